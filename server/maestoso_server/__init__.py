@@ -1,0 +1,1 @@
+"""The Maestoso server. Floors and their rules: see the map of the house in README.md."""

@@ -1,0 +1,115 @@
+"""What `decide` answers: the rows that changed and what is owed. One save writes all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from ..payload import Json
+from .state import Header, TaskRow
+
+
+class Verdict(IntEnum):
+    """What became of one event."""
+
+    APPLIED = 1
+    STALE = 2
+    """Late, repeated or superseded: nothing changed; `reason` says why."""
+    REFUSED = 3
+    """An operator's command in a state that forbids it: FAILED_PRECONDITION with `reason`."""
+    PARKED = 4
+    """A signal that arrived before its task: kept in the inbox."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    verdict: Verdict
+    reason: str = ""
+
+
+APPLIED = Outcome(Verdict.APPLIED)
+
+
+@dataclass(slots=True)
+class QueueBirth:
+    """A worker or system task that now waits for (or is born with) an owner."""
+
+    seq: int
+    queue: str
+    """Task type with its domain: `domain:type`, or just the type."""
+    task_type: str
+    priority: int
+    """0..99, higher first, as in Conductor."""
+    due_ms: int
+    """Not before this; equal to `now_ms` when it may run at once."""
+    size: int
+    """Bytes of input, for the capacity in bytes."""
+    limit: int = 0
+    """`concurrentExecLimit` of its definition; 0 = none."""
+    response_s: int = 0
+    timeout_s: int = 0
+    """`responseTimeoutSeconds` and `timeoutSeconds`; 0 = none. Their clocks run from the start."""
+    total_due_ms: int = 0
+    """When `totalTimeoutSeconds` runs out; 0 = never."""
+    redeliver_on_loss: bool = False
+
+
+class MessageKind(IntEnum):
+    """What one workflow may tell another, or itself. The numbers are stored."""
+
+    CHILD_START = 1
+    CHILD_ENDED = 2
+    CHILD_TERMINATE = 3
+    CHILD_REVIVED = 4
+    CONTINUE = 5
+    SIGNAL = 6
+    RESULT = 7
+    COMMAND = 8
+    CHILD_RETRY = 9
+
+
+@dataclass(slots=True)
+class Message:
+    """A row for `inbox`. `body` is the kind's own record (`engine/messages.py`)."""
+
+    workflow_id: str
+    kind: MessageKind
+    body: Json
+    due_ms: int = 0
+    parked: bool = False
+
+
+@dataclass(slots=True)
+class Decision:
+    """The new header, only the rows that changed, and everything that must follow.
+
+    `header.revision` is one more than the view's where anything changed; an unchanged decision
+    (`changed` False) is not saved. Every list is in the order in which it came about.
+    """
+
+    header: Header
+    changed: bool = False
+    payload_changed: bool = False
+    """Input, output, variables, reason or failed_task differ from what is stored."""
+    ended: bool = False
+    """This decision ended the workflow (its search row and its parent follow)."""
+    revived: bool = False
+    """This decision made an ended workflow RUNNING again, or renamed its definition."""
+    inserted: list[TaskRow] = field(default_factory=list)
+    updated: list[TaskRow] = field(default_factory=list)
+    deleted: list[int] = field(default_factory=list)
+    """`seq` of rows removed for good (keepLastN)."""
+    births: list[QueueBirth] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+    """`seq` of queue rows that end without a result: cancelled, timed out, superseded."""
+    asleep: dict[int, int] = field(default_factory=dict)
+    """`seq` of a queue row handed back until a time (callbackAfterSeconds) -> due_ms."""
+    deadlines: dict[int, int] = field(default_factory=dict)
+    """`seq` (0 = workflow) -> due_ms of its row in `deadline`; 0 removes the row."""
+    messages: list[Message] = field(default_factory=list)
+    fragments: dict[int, Json] = field(default_factory=dict)
+    """`seq` of a FORK_JOIN_DYNAMIC row -> the document of its branches, written once."""
+    consumed: list[int] = field(default_factory=list)
+    """Inbox ids of parked signals that this decision used up."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    """One per event, in order."""

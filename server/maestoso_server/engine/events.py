@@ -1,0 +1,164 @@
+"""Everything that can happen to a workflow. The only inputs of `decide`.
+
+`now_ms` is the database's clock; nothing in the engine reads one. `seed` feeds every random
+choice (jitter, the id of a second child), so that the same event always decides alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ..payload import EMPTY, Json
+from .state import TaskStatus
+
+
+@dataclass(slots=True, kw_only=True)
+class Event:
+    """What all events carry."""
+
+    now_ms: int
+    seed: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Start(Event):
+    """The workflow begins. Its header is in the view already, with `revision` 0 and no rows."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Result(Event):
+    """A task's result: from a worker, a system task, the evaluators, or an operator's update.
+
+    `delivery` is the fencing token checked by the commit; None where the reporter knows none.
+    `status` is IN_PROGRESS (with `callback_after_s`), COMPLETED, FAILED, FAILED_WITH_TERMINAL_ERROR
+    or CANCELED. `error_name` is a business error's name.
+    """
+
+    seq: int
+    status: TaskStatus
+    delivery: int | None = None
+    output: Json | None = None
+    reason: str | None = None
+    error_name: str | None = None
+    worker_id: str = ""
+    started_ms: int = 0
+    callback_after_s: int = 0
+    retry_after_s: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Signal(Event):
+    """Complete or fail the waiting task with this reference (or the only blocking one, if None).
+
+    One that arrives before its task exists is parked in the inbox and consumed when it is born.
+    """
+
+    reference: str | None
+    status: TaskStatus
+    output: Json = EMPTY
+    reason: str | None = None
+
+
+class Clock(IntEnum):
+    """Whose clock ran out."""
+
+    RESPONSE = 1
+    TIMEOUT = 2
+    POLL = 3
+    TOTAL = 4
+    WORKFLOW = 5
+    WAIT = 6
+    RETRY = 7
+
+
+@dataclass(slots=True, kw_only=True)
+class Due(Event):
+    """A deadline passed. `seq` 0 is the workflow's own clock. The engine works out which clock it
+    was, re-arms the next one when it was early, and ignores it when nothing is due."""
+
+    seq: int
+
+
+@dataclass(slots=True, kw_only=True)
+class DeliveryDue(Event):
+    """The owner of a delivery saw its deadline (response or execution time-out) pass.
+
+    `started_ms` and `progress_ms` (0 = none) are the owner's facts about that delivery."""
+
+    seq: int
+    delivery: int
+    started_ms: int
+    progress_ms: int = 0
+    worker_id: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerLost(Event):
+    """A delivery that was read and whose worker is gone (`unread` False), or one that nobody read
+    five times in a row (`unread` True: the task fails by name and is not retried)."""
+
+    seq: int
+    delivery: int
+    worker_id: str = ""
+    started_ms: int = 0
+    unread: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class ChildEnded(Event):
+    """The workflow started by the SUB_WORKFLOW row `seq` ended, or could not be started."""
+
+    seq: int
+    child_id: str
+    status: int
+    """A terminal `WorkflowStatus`."""
+    output: Json | None
+    reason: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class ChildRevived(Event):
+    """A child that had ended runs again by an operator's command: its ancestors must run too."""
+
+    seq: int
+    child_id: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Continue(Event):
+    """Go on where a bounded decision stopped (`header.cursor`)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Pause(Event):
+    """RUNNING -> PAUSED: nothing new is scheduled; results are still taken."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Resume(Event):
+    """PAUSED -> RUNNING: what the pause held back is scheduled."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Terminate(Event):
+    """End as TERMINATED. `by_parent` is set when the parent's end is the cause."""
+
+    reason: str
+    by_parent: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Retry(Event):
+    """Run again from the failed tasks, keeping what completed."""
+
+    resume_children: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Restart(Event):
+    """Run again from the beginning, in a new generation; `snapshot_id` if on newer definitions."""
+
+    snapshot_id: str | None = None
+    name: str | None = None
+    version: int | None = None

@@ -1,0 +1,292 @@
+-- The data model. Times are whole milliseconds since 1970 UTC (`*_ms`), always given by the caller:
+-- no statement calls now(). Every primary key but those of node and session begins with the
+-- namespace or the workflow id, so that tables can be partitioned or distributed by it.
+-- A task's id is its workflow's id with the low 24 bits replaced by its seq.
+
+CREATE SEQUENCE node_epoch;
+
+-- One server process. An epoch is never used twice.
+CREATE TABLE node (
+  epoch bigint PRIMARY KEY,
+  node_id text NOT NULL,
+  grpc_address text NOT NULL,
+  http_address text NOT NULL,
+  version text NOT NULL,
+  started_ms bigint NOT NULL,
+  lease_until_ms bigint NOT NULL,
+  draining boolean NOT NULL DEFAULT false,
+  degraded boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
+
+-- One worker stream. `epoch` is the node that serves it; `expires_ms` is set when the stream ended.
+CREATE TABLE session (
+  session_id uuid PRIMARY KEY,
+  epoch bigint NOT NULL,
+  namespace text NOT NULL,
+  worker_id text NOT NULL,
+  resume_token_hash bytea NOT NULL,
+  task_types text[] NOT NULL,
+  principal text NOT NULL,
+  sdk text NOT NULL,
+  state text NOT NULL CONSTRAINT session_state CHECK (state IN ('ACTIVE', 'DETACHED')),
+  connected_ms bigint NOT NULL,
+  expires_ms bigint
+) WITH (fillfactor = 70);
+CREATE INDEX session_by_epoch ON session (epoch, expires_ms);
+
+-- `metadata_revision` rises with every put or delete of a definition: a start checks it.
+CREATE TABLE namespace (
+  name text PRIMARY KEY,
+  metadata_revision bigint NOT NULL DEFAULT 1,
+  created_ms bigint NOT NULL
+);
+INSERT INTO namespace (name, created_ms) VALUES ('default', 0);
+
+-- Registered workflow documents: what the next start uses.
+CREATE TABLE definition (
+  namespace text NOT NULL,
+  name text NOT NULL,
+  version integer NOT NULL,
+  document bytea NOT NULL,
+  created_ms bigint NOT NULL,
+  created_by text NOT NULL,
+  updated_ms bigint NOT NULL,
+  updated_by text NOT NULL,
+  PRIMARY KEY (namespace, name, version)
+);
+
+CREATE TABLE task_definition (
+  namespace text NOT NULL,
+  name text NOT NULL,
+  document bytea NOT NULL,
+  created_ms bigint NOT NULL,
+  created_by text NOT NULL,
+  updated_ms bigint NOT NULL,
+  updated_by text NOT NULL,
+  PRIMARY KEY (namespace, name)
+);
+
+-- What running workflows use: a document with its task definitions and pinned child versions
+-- inside. Immutable; the id is derived from the content.
+CREATE TABLE snapshot (
+  namespace text NOT NULL,
+  id uuid NOT NULL,
+  format smallint NOT NULL,
+  name text NOT NULL,
+  version integer NOT NULL,
+  document bytea NOT NULL,
+  created_ms bigint NOT NULL,
+  PRIMARY KEY (namespace, id)
+);
+
+-- The narrow, hot row: no column that changes at a step is indexed, so updates are HOT.
+CREATE TABLE workflow (
+  id uuid PRIMARY KEY,
+  namespace text NOT NULL,
+  revision bigint NOT NULL,
+  status smallint NOT NULL,
+  generation integer NOT NULL,
+  snapshot_id uuid NOT NULL,
+  name text NOT NULL,
+  version integer NOT NULL,
+  parent_id uuid,
+  parent_seq integer NOT NULL,
+  priority smallint NOT NULL,
+  correlation_id text,
+  created_ms bigint NOT NULL,
+  clock_ms bigint NOT NULL,
+  updated_ms bigint NOT NULL,
+  ended_ms bigint NOT NULL,
+  next_seq integer NOT NULL CONSTRAINT workflow_seq_fits_24_bits CHECK (next_seq BETWEEN 1 AND 16777215),
+  open integer NOT NULL CONSTRAINT workflow_open_not_negative CHECK (open >= 0),
+  permissive_failed integer NOT NULL,
+  last_task integer NOT NULL,
+  last_node bigint NOT NULL,
+  cursor bytea
+) WITH (fillfactor = 60);
+
+-- What the header carries that is large or changes seldom.
+CREATE TABLE workflow_payload (
+  workflow_id uuid PRIMARY KEY,
+  input bytea NOT NULL,
+  output bytea,
+  variables bytea NOT NULL,
+  task_to_domain bytea,
+  reason text,
+  failed_task integer NOT NULL,
+  created_by text NOT NULL,
+  traceparent text NOT NULL,
+  idempotency_key text
+) WITH (fillfactor = 80);
+
+-- One row per execution for lists and search. No column here changes at every step.
+CREATE TABLE search (
+  workflow_id uuid PRIMARY KEY,
+  namespace text NOT NULL,
+  name text NOT NULL,
+  version integer NOT NULL,
+  status smallint NOT NULL,
+  correlation_id text,
+  created_ms bigint NOT NULL,
+  ended_ms bigint NOT NULL
+) WITH (fillfactor = 80);
+CREATE INDEX search_by_age ON search (namespace, created_ms DESC, workflow_id DESC);
+CREATE INDEX search_by_name ON search (namespace, name, created_ms DESC, workflow_id DESC);
+CREATE INDEX search_by_correlation ON search (namespace, correlation_id, created_ms DESC, workflow_id DESC)
+  WHERE correlation_id IS NOT NULL;
+CREATE INDEX search_running ON search (namespace, status, created_ms DESC, workflow_id DESC) WHERE status <= 2;
+
+-- One attempt of one task. `state` is an operator's own record (msgpack, first byte = format).
+CREATE TABLE task (
+  workflow_id uuid NOT NULL,
+  seq integer NOT NULL,
+  generation integer NOT NULL,
+  reference text NOT NULL,
+  path integer[] NOT NULL,
+  attempt integer NOT NULL,
+  scope integer NOT NULL,
+  type text NOT NULL,
+  name text NOT NULL,
+  status smallint NOT NULL,
+  scheduled_ms bigint NOT NULL,
+  first_scheduled_ms bigint NOT NULL,
+  started_ms bigint NOT NULL DEFAULT 0,
+  updated_ms bigint NOT NULL DEFAULT 0,
+  ended_ms bigint NOT NULL DEFAULT 0,
+  retried_seq integer NOT NULL,
+  superseded boolean NOT NULL DEFAULT false,
+  queued boolean NOT NULL,
+  callback_after_s integer NOT NULL DEFAULT 0,
+  poll_count integer NOT NULL DEFAULT 0,
+  child_id uuid,
+  worker_id text NOT NULL DEFAULT '',
+  domain text NOT NULL,
+  reason text,
+  state bytea,
+  input bytea NOT NULL,
+  output bytea,
+  PRIMARY KEY (workflow_id, seq)
+) WITH (fillfactor = 70);
+CREATE UNIQUE INDEX task_key ON task (workflow_id, generation, reference, path, attempt);
+-- Open rows of one workflow: terminate, pause, explain. Narrow: closed rows leave it.
+CREATE INDEX task_open ON task (workflow_id, seq) WHERE status <= 2;
+
+-- The ownership of every open worker or system task, from birth to end.
+-- owner_epoch: NULL waits for a taker; 0 polled, belongs to no node; -1 asleep until due_ms; else a node.
+-- rank: 99 - priority, so that the index order is the order of hand-out.
+-- delivery: the fencing token, raised at every hand-out, never reset. unread: deliveries in a row
+-- that nobody is known to have read. deadline_ms: of the current delivery, or when an asleep row wakes.
+CREATE TABLE task_queue (
+  workflow_id uuid NOT NULL,
+  seq integer NOT NULL,
+  namespace text NOT NULL,
+  queue text NOT NULL,
+  task_type text NOT NULL,
+  rank smallint NOT NULL,
+  due_ms bigint NOT NULL,
+  size integer NOT NULL,
+  task_limit integer NOT NULL,
+  response_s integer NOT NULL,
+  timeout_s integer NOT NULL,
+  total_due_ms bigint NOT NULL,
+  redeliver_on_loss boolean NOT NULL,
+  owner_epoch bigint,
+  session_id uuid,
+  delivery integer NOT NULL,
+  unread smallint NOT NULL DEFAULT 0,
+  ended boolean NOT NULL DEFAULT false,
+  deadline_ms bigint,
+  started_ms bigint NOT NULL DEFAULT 0,
+  progress_ms bigint NOT NULL DEFAULT 0,
+  worker_id text NOT NULL DEFAULT '',
+  PRIMARY KEY (workflow_id, seq)
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0,
+        autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_threshold = 1000000000);
+CREATE INDEX task_queue_take ON task_queue (namespace, queue, rank, due_ms, workflow_id, seq)
+  WHERE owner_epoch IS NULL AND NOT ended;
+CREATE INDEX task_queue_owner ON task_queue (owner_epoch, deadline_ms) WHERE owner_epoch IS NOT NULL;
+CREATE INDEX task_queue_ended ON task_queue (owner_epoch) WHERE ended;
+CREATE INDEX task_queue_limited ON task_queue (namespace, task_type)
+  WHERE owner_epoch IS NOT NULL AND owner_epoch >= 0 AND task_limit > 0 AND NOT ended;
+CREATE INDEX task_queue_session ON task_queue (session_id) WHERE session_id IS NOT NULL;
+
+-- Locked by the taker of a limited queue.
+CREATE TABLE task_limit (
+  namespace text NOT NULL,
+  task_type text NOT NULL,
+  PRIMARY KEY (namespace, task_type)
+);
+
+-- Clocks that no owner of a delivery watches: the workflow's (seq 0), operators', waiting rows',
+-- polled rows'. One row each, at the earliest moment at which something can be due.
+CREATE TABLE deadline (
+  workflow_id uuid NOT NULL,
+  seq integer NOT NULL,
+  due_ms bigint NOT NULL,
+  PRIMARY KEY (workflow_id, seq)
+) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0,
+        autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX deadline_due ON deadline (due_ms);
+
+-- What one workflow tells another. drain_epoch: the node that applies it while it lives.
+-- outcome: the answer for origin_epoch, which deletes the row; until then NULL.
+CREATE TABLE inbox (
+  workflow_id uuid NOT NULL,
+  id bigint GENERATED ALWAYS AS IDENTITY,
+  sender_id uuid,
+  kind smallint NOT NULL,
+  body bytea NOT NULL,
+  due_ms bigint NOT NULL,
+  parked boolean NOT NULL,
+  drain_epoch bigint NOT NULL,
+  origin_epoch bigint NOT NULL DEFAULT 0,
+  outcome bytea,
+  PRIMARY KEY (workflow_id, id)
+) WITH (fillfactor = 80, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0,
+        autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX inbox_due ON inbox (drain_epoch, due_ms) WHERE NOT parked AND outcome IS NULL;
+CREATE INDEX inbox_answered ON inbox (origin_epoch) WHERE outcome IS NOT NULL;
+
+-- The branches of a dynamic fork: one immutable document, loaded once.
+CREATE TABLE plan_fragment (
+  workflow_id uuid NOT NULL,
+  seq integer NOT NULL,
+  document bytea NOT NULL,
+  PRIMARY KEY (workflow_id, seq)
+);
+
+CREATE TABLE idempotency (
+  namespace text NOT NULL,
+  key text NOT NULL,
+  workflow_id uuid NOT NULL,
+  created_ms bigint NOT NULL,
+  PRIMARY KEY (namespace, key)
+);
+
+CREATE TABLE task_log (
+  workflow_id uuid NOT NULL,
+  seq integer NOT NULL,
+  id bigint GENERATED ALWAYS AS IDENTITY,
+  at_ms bigint NOT NULL,
+  line text NOT NULL,
+  PRIMARY KEY (workflow_id, seq, id)
+);
+
+-- Queues with a live poller or stream, for domains.
+CREATE TABLE demand (
+  namespace text NOT NULL,
+  queue text NOT NULL,
+  epoch bigint NOT NULL,
+  seen_ms bigint NOT NULL,
+  PRIMARY KEY (namespace, queue, epoch)
+);
+
+CREATE TABLE audit (
+  namespace text NOT NULL,
+  id bigint GENERATED ALWAYS AS IDENTITY,
+  at_ms bigint NOT NULL,
+  principal text NOT NULL,
+  action text NOT NULL,
+  resource text NOT NULL,
+  PRIMARY KEY (namespace, id)
+);
