@@ -110,7 +110,9 @@ def methods() -> list[MethodDescriptor]:
 def test_every_request_names_its_namespace(method: MethodDescriptor) -> None:
     request = method.input_type
     if request.name == "ConnectRequest":  # A stream names it once, in its first frame.
-        request = request.fields_by_name["hello"].message_type
+        hello = request.fields_by_name["hello"].message_type
+        assert hello
+        request = hello
 
     assert ("namespace" in request.fields_by_name) == (request.name not in OF_NO_NAMESPACE)
 
