@@ -29,7 +29,16 @@ from ..definitions.expressions import ENVIRONMENT, SECRETS, TASK_ID, Expression,
 from ..definitions.jsonpath import MISSING, Lookup, PathError, compile_path
 from ..payload import decode, encode
 
-__all__ = ["MISSING", "Lookup", "Reference", "SecretUse", "Template", "compile_template", "resolve", "text_of"]
+__all__ = [
+    "MISSING",
+    "Lookup",
+    "Reference",
+    "SecretUse",
+    "Template",
+    "compile_template",
+    "resolve",
+    "text_of",
+]
 
 _Resolver = Callable[[Lookup, list[str] | None], Any]
 """(lookup, collects the sources of expressions that found nothing) -> the value."""
@@ -127,8 +136,12 @@ class _Compiler:
     def members(self, value: dict[str, Any], path: tuple[str | int, ...]) -> _Constant | _Resolver:
         compiled = {key: self.value(item, (*path, key)) for key, item in value.items()}
         if all(isinstance(item, _Constant) for item in compiled.values()):
-            return _Constant({key: item.value for key, item in compiled.items() if isinstance(item, _Constant)})
-        constants = {key: item.value if isinstance(item, _Constant) else None for key, item in compiled.items()}
+            return _Constant(
+                {key: item.value for key, item in compiled.items() if isinstance(item, _Constant)}
+            )
+        constants = {
+            key: item.value if isinstance(item, _Constant) else None for key, item in compiled.items()
+        }
         resolvers = [(key, item) for key, item in compiled.items() if not isinstance(item, _Constant)]
 
         def resolve_members(lookup: Lookup, missed: list[str] | None) -> dict[str, Any]:
@@ -178,9 +191,7 @@ class _Compiler:
         parts = [piece if isinstance(piece, str) else self.expression(piece) for piece in pieces]
 
         def resolve_text(lookup: Lookup, missed: list[str] | None) -> str:
-            return "".join(
-                part if isinstance(part, str) else text_of(part(lookup, missed)) for part in parts
-            )
+            return "".join(part if isinstance(part, str) else text_of(part(lookup, missed)) for part in parts)
 
         return resolve_text
 
@@ -301,7 +312,7 @@ def _inside_json(text: Any) -> Lookup:
 
 
 def text_of(value: Any) -> str:
-    """A value inside a text, as Java writes it: `null`, `true`, `3.0`, `1.0E10`; objects and lists as JSON."""
+    """A value inside a text as Java writes it (`null`, `3.0`, `1.0E10`); objects and lists as JSON."""
     if isinstance(value, str):
         return value
     if value is None or value is MISSING:
