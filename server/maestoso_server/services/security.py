@@ -139,7 +139,9 @@ class ApiKeys:
         scheme, _, token = given.partition(" ")
         key_id, dot, secret = token.strip().partition(".")
         if scheme.lower() != "bearer" or not dot:
-            raise Unauthenticated(Reason.UNAUTHENTICATED, "the credential is not of the form `Bearer ID.SECRET`")
+            raise Unauthenticated(
+                Reason.UNAUTHENTICATED, "the credential is not of the form `Bearer ID.SECRET`"
+            )
         key = self._keys.get(key_id)
         # An unknown id costs the same comparison, so that time does not tell which ids exist.
         expected = key.digest if key else bytes(sha256().digest_size)
