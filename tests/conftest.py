@@ -22,8 +22,10 @@ import asyncpg
 import pytest
 
 from maestoso_server.embedded import EmbeddedPostgres
+from maestoso_server.store.migrate import migrate
 
-MIGRATIONS = Path(__file__).parents[1] / "server" / "maestoso_server" / "store" / "migrations"
+START_MS = 1_750_000_000_000
+"""Where a ManualClock starts."""
 
 T = TypeVar("T")
 
@@ -84,8 +86,7 @@ def template_database(postgres_url: str) -> Iterator[str]:
     name = f"maestoso_template_{os.getpid()}"
     aside(execute(postgres_url, f"CREATE DATABASE {name}"))
     try:
-        files = sorted(MIGRATIONS.glob("*.sql"))
-        aside(execute(url_of(postgres_url, name), *(file.read_text() for file in files)))
+        aside(migrate(url_of(postgres_url, name), now_ms=START_MS))
         yield name
     finally:
         aside(execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
