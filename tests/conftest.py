@@ -3,6 +3,9 @@
 One Postgres serves the session: the embedded one under our own supervisor, or the server that
 MAESTOSO_TEST_DATABASE_URL names (as a superuser). A template database is migrated once; each test
 gets a copy of it, in some 40 ms, and its copy is dropped afterwards.
+
+A test that needs a program of the machine (`node`, say) asks `toolchain` for it: without it the test
+is left out and named at the end, or fails where MAESTOSO_REQUIRE_TOOLCHAINS=1.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -99,3 +102,31 @@ def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     aside(execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY WAL_LOG"))
     yield url_of(postgres_url, name)
     aside(execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+LEFT_OUT = "left out: "
+
+
+@pytest.fixture
+def toolchain() -> Callable[[str], str]:
+    """Finds a program on the path; the test is left out, or fails, where there is none."""
+
+    def find(program: str) -> str:
+        if found := shutil.which(program):
+            return found
+        if os.environ.get("MAESTOSO_REQUIRE_TOOLCHAINS") == "1":
+            pytest.fail(f"{program} is not installed, and MAESTOSO_REQUIRE_TOOLCHAINS=1 requires it")
+        pytest.skip(f"{LEFT_OUT}{program} is not installed")
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was left out, last of all."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [(report.longrepr[2].removeprefix("Skipped: "), report.nodeid) for report in skipped]
+    terminalreporter.section("left out")
+    for reason, test in sorted(reasons):
+        terminalreporter.line(f"{test}: {reason.removeprefix(LEFT_OUT)}")
+    if not reasons:
+        terminalreporter.line("nothing")
