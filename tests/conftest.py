@@ -10,62 +10,23 @@ is left out and named at the end, or fails where MAESTOSO_REQUIRE_TOOLCHAINS=1.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import pytest
 
+from databases import aside, execute, url_of
 from maestoso_server.embedded import EmbeddedPostgres
 from maestoso_server.store.migrate import migrate
 
 START_MS = 1_750_000_000_000
 """Where a ManualClock starts."""
 
-T = TypeVar("T")
-
 _numbers = itertools.count(1)
-
-
-def aside(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in a thread of its own, so that no test's event loop is touched."""
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(work))
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-def url_of(server_url: str, database: str) -> str:
-    """The URL of another database on the same server."""
-    return urlunsplit(urlsplit(server_url)._replace(path=f"/{database}"))
-
-
-async def execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,22 +8,25 @@ import sys
 import tomllib
 from pathlib import Path
 
-import gen_readme
 import pytest
+
+import gen_readme
 
 ROOT = Path(__file__).parents[1]
 
 # Spelt in pieces, so that this file does not find itself.
-REGISTRY_HOSTS = re.compile(
-    "|".join(
-        re.escape(name)
-        for name in (
-            "pypi" + ".org", "python" + "hosted.org", "npm" + "js.", "crates" + ".io", "proxy.go" + "lang",
-            "repo.maven" + ".apache", "repo1.maven" + ".org", "deb.deb" + "ian.org", "artifact" + "ory", "nexus" + "/",
-        )
-    )
-    + r"|index" + r"[-_]url\s*=\s*.?http|extra-index" + r"-url"
-)  # fmt: skip
+HOSTS = (
+    ("pypi", ".org"),
+    ("python", "hosted.org"),
+    ("npm", "js."),
+    ("crates", ".io"),
+    ("proxy.go", "lang"),
+    ("repo.maven", ".apache"),
+    ("repo1.maven", ".org"),
+    ("deb.deb", "ian.org"),
+    ("index-", "url"),
+)
+REGISTRY_HOSTS = re.compile("|".join(re.escape(start + end) for start, end in HOSTS))
 MACHINE_PATHS = re.compile("/" + r"(work|root/\.|home/[a-z]+|Users/[a-z]+)/[a-z]")
 
 
