@@ -1,0 +1,166 @@
+"""What each open task of a workflow waits for, in words that an operator can act on.
+
+Pure: facts in, explanations out. The reading of the facts is `AdminService.ExplainWorkflow`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ..engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
+from ..store.explain import OpenFacts, QueueFacts
+
+REFERENCES_MAX = 100
+JOINS = frozenset({"JOIN", "EXCLUSIVE_JOIN"})
+SCRIPTS = frozenset({"INLINE", "LAMBDA", "JSON_JQ_TRANSFORM", "SWITCH", "DECISION"})
+ASLEEP = -1
+
+
+class Cause(IntEnum):
+    """The numbers are those of the proto enum `WaitCause` (a test holds them together)."""
+
+    WORKER_RESULT = 1
+    WORKER_CAPACITY = 2
+    NO_WORKER = 3
+    LIMIT = 4
+    TIME = 5
+    SIGNAL = 6
+    CHILD = 7
+    TASKS = 8
+    PAUSED = 9
+    SCRIPT = 10
+    SERVER = 11
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Why one open task is open. `due_ms`: when something happens by itself at the latest, 0 = never."""
+
+    row: TaskRow
+    cause: Cause
+    explanation: str
+    due_ms: int = 0
+    worker_id: str = ""
+    references: tuple[str, ...] = ()
+    queue: str = ""
+
+
+def explain(
+    header: Header,
+    row: TaskRow,
+    facts: OpenFacts,
+    *,
+    live: set[str],
+    unresolved: Mapping[int, Sequence[str]],
+    now_ms: int,
+) -> Waiting:
+    """What `row` waits for.
+
+    `live`: queues that some worker is connected or polls for. `unresolved`: for joins and containers,
+    by seq, the references that have not ended."""
+    if facts.queue is not None:
+        return _queued(row, facts.queue, live=live, now_ms=now_ms)
+    due_ms = facts.due_ms or 0
+    if row.type == "SUB_WORKFLOW" and row.child_id:
+        return Waiting(
+            row=row,
+            cause=Cause.CHILD,
+            explanation=f"Waits for its child {row.child_id} to end.",
+            due_ms=due_ms,
+        )
+    if row.type == "WAIT" and due_ms:
+        return Waiting(row=row, cause=Cause.TIME, explanation="Waits for its time.", due_ms=due_ms)
+    if row.type in ("WAIT", "HUMAN"):
+        return Waiting(
+            row=row,
+            cause=Cause.SIGNAL,
+            explanation="Waits for a signal: send one with its reference, or report the task's result.",
+            due_ms=due_ms,
+        )
+    if row.type in JOINS or row.seq in unresolved:
+        return _tasks(row, unresolved.get(row.seq, ()), due_ms)
+    return _server(header, row, due_ms)
+
+
+def _queued(row: TaskRow, queue: QueueFacts, *, live: set[str], now_ms: int) -> Waiting:
+    """A worker or system task."""
+    due_ms = queue.deadline_ms or 0
+    if queue.owner_epoch == ASLEEP or (queue.owner_epoch is None and queue.due_ms > now_ms):
+        cause, text, due_ms = Cause.TIME, "Waits for its time before it is handed out.", queue.due_ms
+    elif queue.owner_epoch is not None:
+        cause = Cause.WORKER_RESULT
+        text = _held_by(queue) if queue.started_ms else "Was sent to a worker that has not read it yet."
+    elif queue.limit and queue.used >= queue.limit:
+        cause = Cause.LIMIT
+        text = f"Waits for a slot: {queue.used} of {queue.limit} (concurrentExecLimit) are taken."
+    elif queue.queue in live:
+        cause, text = Cause.WORKER_CAPACITY, "Waits for a worker with room: those connected are busy."
+    else:
+        cause = Cause.NO_WORKER
+        text = f"No worker is connected or polls for {queue.queue!r}: start one, or check its domain."
+    return Waiting(
+        row=row, cause=cause, explanation=text, due_ms=due_ms, worker_id=queue.worker_id, queue=queue.queue
+    )
+
+
+def _held_by(queue: QueueFacts) -> str:
+    return f"Is being run by worker {queue.worker_id!r}." if queue.worker_id else "Is being run by a worker."
+
+
+def _tasks(row: TaskRow, references: Sequence[str], due_ms: int) -> Waiting:
+    shown = tuple(references[:REFERENCES_MAX])
+    text = f"Waits for {', '.join(shown[:5])}{' and others' if len(references) > 5 else ''} to end."
+    return Waiting(
+        row=row,
+        cause=Cause.TASKS,
+        explanation=text if shown else "Waits for the tasks inside it to end.",
+        due_ms=due_ms,
+        references=shown,
+    )
+
+
+def _server(header: Header, row: TaskRow, due_ms: int) -> Waiting:
+    """An operator that nothing outside holds up."""
+    if row.status is TaskStatus.SCHEDULED and due_ms:
+        return Waiting(row=row, cause=Cause.TIME, explanation="Waits for its next attempt.", due_ms=due_ms)
+    if header.status is WorkflowStatus.PAUSED:
+        return Waiting(
+            row=row, cause=Cause.PAUSED, explanation="The workflow is paused: resume it.", due_ms=due_ms
+        )
+    if row.type in SCRIPTS:
+        return Waiting(row=row, cause=Cause.SCRIPT, explanation="Waits for its script.", due_ms=due_ms)
+    return Waiting(
+        row=row, cause=Cause.SERVER, explanation="Is being worked on by the server.", due_ms=due_ms
+    )
+
+
+def summary(header: Header, waiting: Sequence[Waiting], *, more: bool) -> str:
+    """The whole in a sentence."""
+    if header.status.terminal:
+        reason = f": {header.reason}" if header.reason else ""
+        return f"{header.status.name}{reason}."
+    if not waiting:
+        held = "resume it" if header.status is WorkflowStatus.PAUSED else "the server is working on it"
+        return f"{header.status.name}, no task is open: {held}."
+    counts: dict[Cause, int] = {}
+    for one in waiting:
+        counts[one.cause] = counts.get(one.cause, 0) + 1
+    parts = ", ".join(f"{count} {_IN_WORDS[cause]}" for cause, count in sorted(counts.items()))
+    return f"{header.status.name}, {'at least ' if more else ''}{len(waiting)} open: {parts}."
+
+
+_IN_WORDS = {
+    Cause.WORKER_RESULT: "with workers",
+    Cause.WORKER_CAPACITY: "for a worker with room",
+    Cause.NO_WORKER: "for a worker that is not there",
+    Cause.LIMIT: "for a slot of a limit",
+    Cause.TIME: "for their time",
+    Cause.SIGNAL: "for a signal",
+    Cause.CHILD: "for a child",
+    Cause.TASKS: "for other tasks",
+    Cause.PAUSED: "held by a pause",
+    Cause.SCRIPT: "for a script",
+    Cause.SERVER: "with the server",
+}
