@@ -12,7 +12,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
@@ -30,7 +30,7 @@ from ._session import timestamp
 
 SERVER = "127.0.0.1:8090"
 TIMEOUT_SECONDS = 30.0
-"""How long a call may take, its repeats included."""
+"""How long one call may take."""
 PATIENCE_SECONDS = 10.0
 """How long an unreachable server is called again, where a repeat is safe."""
 STARTS_MAX = 1_000
@@ -41,7 +41,8 @@ _BACKOFF_MAX = 2.0
 Document = Mapping[str, Any] | bytes | str
 """A definition: parsed, or its JSON text."""
 Overwrite = Literal["refuse", "allow", "require"]
-M = TypeVar("M", bound=Message)
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
 
 _OVERWRITE: dict[str, definition_pb2.Overwrite.ValueType] = {
     "refuse": definition_pb2.OVERWRITE_REFUSE,
@@ -86,7 +87,11 @@ class Start:
             priority=self.priority,
             task_to_domain=self.task_to_domain,
             idempotency_key=self.idempotency_key,
-            idempotency_strategy=_IDEMPOTENCY[self.idempotency] if self.idempotency_key else None,
+            idempotency_strategy=(
+                _IDEMPOTENCY[self.idempotency]
+                if self.idempotency_key
+                else workflow_pb2.IDEMPOTENCY_STRATEGY_UNSPECIFIED
+            ),
             traceparent=self.traceparent,
         )
 
@@ -110,16 +115,27 @@ class Client:
         timeout: float = TIMEOUT_SECONDS,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        """`timeout`: seconds for a call with its repeats. `patience`: seconds of UNAVAILABLE met by repeats."""
+        """`timeout`: seconds for a call. `patience`: seconds for which UNAVAILABLE is met by repeats."""
         self.namespace = namespace
         self.timeout = timeout
         self.patience = patience
         self._credentials = Credentials(api_key=api_key, authorization=authorization)
         self._channel = open_channel(server, tls)
-        self._metadata: Any = metadata_service_pb2_grpc.MetadataServiceStub(self._channel)
-        self._workflows: Any = workflow_service_pb2_grpc.WorkflowServiceStub(self._channel)
-        self._tasks: Any = task_service_pb2_grpc.TaskServiceStub(self._channel)
-        self._admin: Any = admin_service_pb2_grpc.AdminServiceStub(self._channel)
+        self._metadata = cast(
+            "metadata_service_pb2_grpc.MetadataServiceAsyncStub",
+            metadata_service_pb2_grpc.MetadataServiceStub(self._channel),
+        )
+        self._workflows = cast(
+            "workflow_service_pb2_grpc.WorkflowServiceAsyncStub",
+            workflow_service_pb2_grpc.WorkflowServiceStub(self._channel),
+        )
+        self._tasks = cast(
+            "task_service_pb2_grpc.TaskServiceAsyncStub", task_service_pb2_grpc.TaskServiceStub(self._channel)
+        )
+        self._admin = cast(
+            "admin_service_pb2_grpc.AdminServiceAsyncStub",
+            admin_service_pb2_grpc.AdminServiceStub(self._channel),
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -252,8 +268,7 @@ class Client:
         request = workflow_service_pb2.StartWorkflowRequest(namespace=self.namespace, start=start.message())
         call = self._repeat if start.idempotency_key else self._once
         response = await call(self._workflows.StartWorkflow, request)
-        workflow_id: str = response.started.workflow_id
-        return workflow_id
+        return response.started.workflow_id
 
     async def start_many(self, starts: Iterable[Start]) -> Sequence[str | ServerError]:
         """Start many workflows; for each, in order, its id or why it was refused."""
@@ -280,7 +295,7 @@ class Client:
             include_payloads=payloads,
         )
         response = await self._repeat(self._workflows.GetWorkflow, request)
-        workflow: workflow_pb2.Workflow = response.workflow
+        workflow = response.workflow
         while response.next_task_page_token:
             request.task_page_token = response.next_task_page_token
             response = await self._repeat(self._workflows.GetWorkflow, request)
@@ -483,7 +498,7 @@ class Client:
         """For every open task of a workflow, what it waits for."""
         request = admin_service_pb2.ExplainWorkflowRequest(namespace=self.namespace, workflow_id=workflow_id)
         response = await self._repeat(self._admin.ExplainWorkflow, request)
-        explanation: admin_pb2.Explanation = response.explanation
+        explanation = response.explanation
         while response.next_page_token:
             request.page_token = response.next_page_token
             response = await self._repeat(self._admin.ExplainWorkflow, request)
@@ -502,16 +517,18 @@ class Client:
 
     # Calling.
 
-    async def _once(self, method: Any, request: Message, *, extra: float = 0.0) -> Any:
+    async def _once(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, *, extra: float = 0.0
+    ) -> R:
         """Call once: a repeat might do it twice. `extra` seconds are added to the time-out."""
         try:
             return await method(request, timeout=self.timeout + extra, metadata=self._credentials.metadata())
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
 
-    async def _repeat(self, method: Any, request: Message) -> Any:
+    async def _repeat(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
         """Call, and again while the server is UNAVAILABLE and our patience lasts."""
-        repeats = _Repeats(min(self.patience, self.timeout))
+        repeats = _Repeats(self.patience)
         while True:
             try:
                 return await self._once(method, request)
