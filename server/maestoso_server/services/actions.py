@@ -42,12 +42,14 @@ def _started_names(request: Any) -> Iterable[str]:
 @dataclass(frozen=True, slots=True)
 class Action:
     """`name` is `noun:verb`. `resources` yields each id or name to ask about, at least one (empty =
-    unknown). `creates` is set where the namespace need not exist yet."""
+    unknown). `creates` is set where the namespace need not exist yet, `audited` where `audit` keeps
+    who did it."""
 
     name: str
     resources: Callable[[Any], Iterable[str]] = _no_resource
     namespace: Callable[[Any], str] = namespace_of
     creates: bool = False
+    audited: bool = False
 
     @property
     def of_cluster(self) -> bool:
@@ -65,24 +67,24 @@ _by_workflow = _field("workflow_id")
 _by_task = _field("task_id")
 
 ACTIONS: dict[str, Action] = {
-    _METADATA + "PutWorkflowDefinitions": Action("definition:write"),
+    _METADATA + "PutWorkflowDefinitions": Action("definition:write", audited=True),
     _METADATA + "GetWorkflowDefinition": Action("definition:read", _by_name),
     _METADATA + "ListWorkflowDefinitions": Action("definition:read"),
-    _METADATA + "DeleteWorkflowDefinition": Action("definition:delete", _by_name),
-    _METADATA + "PutTaskDefinitions": Action("definition:write"),
+    _METADATA + "DeleteWorkflowDefinition": Action("definition:delete", _by_name, audited=True),
+    _METADATA + "PutTaskDefinitions": Action("definition:write", audited=True),
     _METADATA + "GetTaskDefinition": Action("definition:read", _by_name),
     _METADATA + "ListTaskDefinitions": Action("definition:read"),
-    _METADATA + "DeleteTaskDefinition": Action("definition:delete", _by_name),
+    _METADATA + "DeleteTaskDefinition": Action("definition:delete", _by_name, audited=True),
     _WORKFLOW + "StartWorkflow": Action("workflow:start", lambda request: (request.start.name,)),
     _WORKFLOW + "StartWorkflows": Action("workflow:start", _started_names),
     _WORKFLOW + "GetWorkflow": Action("workflow:read", _by_workflow),
     _WORKFLOW + "ListWorkflows": Action("workflow:read"),
     _WORKFLOW + "WatchWorkflow": Action("workflow:read", _by_workflow),
-    _WORKFLOW + "TerminateWorkflow": Action("workflow:terminate", _by_workflow),
-    _WORKFLOW + "PauseWorkflow": Action("workflow:pause", _by_workflow),
-    _WORKFLOW + "ResumeWorkflow": Action("workflow:resume", _by_workflow),
-    _WORKFLOW + "RetryWorkflow": Action("workflow:retry", _by_workflow),
-    _WORKFLOW + "RestartWorkflow": Action("workflow:restart", _by_workflow),
+    _WORKFLOW + "TerminateWorkflow": Action("workflow:terminate", _by_workflow, audited=True),
+    _WORKFLOW + "PauseWorkflow": Action("workflow:pause", _by_workflow, audited=True),
+    _WORKFLOW + "ResumeWorkflow": Action("workflow:resume", _by_workflow, audited=True),
+    _WORKFLOW + "RetryWorkflow": Action("workflow:retry", _by_workflow, audited=True),
+    _WORKFLOW + "RestartWorkflow": Action("workflow:restart", _by_workflow, audited=True),
     _WORKFLOW + "SignalWorkflow": Action("workflow:signal", _by_workflow),
     _TASK + "Connect": Action("task:work", namespace=lambda request: namespace_of(request.hello)),
     _TASK + "PollTasks": Action("task:work"),
@@ -92,12 +94,12 @@ ACTIONS: dict[str, Action] = {
     _TASK + "ListTaskLogs": Action("task:read", _by_task),
     _TASK + "AddTaskLogs": Action("task:log", _by_task),
     _ADMIN + "ListNodes": Action("node:read", namespace=_cluster),
-    _ADMIN + "DrainNode": Action("node:drain", _field("node_id"), namespace=_cluster),
+    _ADMIN + "DrainNode": Action("node:drain", _field("node_id"), namespace=_cluster, audited=True),
     _ADMIN + "ListSessions": Action("session:read"),
-    _ADMIN + "DrainSession": Action("session:drain", _field("session_id")),
+    _ADMIN + "DrainSession": Action("session:drain", _field("session_id"), audited=True),
     _ADMIN + "ListQueues": Action("queue:read"),
     _ADMIN + "ExplainWorkflow": Action("workflow:read", _by_workflow),
-    _ADMIN + "CreateNamespace": Action("namespace:create", creates=True),
+    _ADMIN + "CreateNamespace": Action("namespace:create", creates=True, audited=True),
     _ADMIN + "ListNamespaces": Action("namespace:read", namespace=_cluster),
 }
 

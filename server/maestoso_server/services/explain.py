@@ -65,7 +65,10 @@ def explain(
     due_ms = facts.due_ms or 0
     if row.type == "SUB_WORKFLOW" and row.child_id:
         return Waiting(
-            row=row, cause=Cause.CHILD, explanation=f"Waits for its child {row.child_id} to end.", due_ms=due_ms
+            row=row,
+            cause=Cause.CHILD,
+            explanation=f"Waits for its child {row.child_id} to end.",
+            due_ms=due_ms,
         )
     if row.type == "WAIT" and due_ms:
         return Waiting(row=row, cause=Cause.TIME, explanation="Waits for its time.", due_ms=due_ms)
@@ -128,7 +131,9 @@ def _server(header: Header, row: TaskRow, due_ms: int) -> Waiting:
         )
     if row.type in SCRIPTS:
         return Waiting(row=row, cause=Cause.SCRIPT, explanation="Waits for its script.", due_ms=due_ms)
-    return Waiting(row=row, cause=Cause.SERVER, explanation="Is being worked on by the server.", due_ms=due_ms)
+    return Waiting(
+        row=row, cause=Cause.SERVER, explanation="Is being worked on by the server.", due_ms=due_ms
+    )
 
 
 def summary(header: Header, waiting: Sequence[Waiting], *, more: bool) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from google.protobuf.message import Message
 from maestoso.workflow.v1 import workflow_pb2
 from maestoso.workflow.v1 import workflow_service_pb2 as wire
 from maestoso.workflow.v1.workflow_service_pb2_grpc import WorkflowServiceServicer
@@ -53,7 +52,9 @@ class WorkflowService(WorkflowServiceServicer):
 
     # -- start -------------------------------------------------------------------------------
 
-    async def StartWorkflow(self, request: wire.StartWorkflowRequest, context: Any) -> wire.StartWorkflowResponse:
+    async def StartWorkflow(
+        self, request: wire.StartWorkflowRequest, context: Any
+    ) -> wire.StartWorkflowResponse:
         start = self._start_request(request.start, namespace_of(request), "start")
         (outcome,) = await self._starter.start([start])
         if outcome.error is not None:
@@ -217,9 +218,7 @@ class WorkflowService(WorkflowServiceServicer):
         async with self._database.acquire() as connection:
             header = await workflows.get_header(connection, canonical)
         if header is None or header.namespace != namespace:
-            raise NotFound(
-                Reason.WORKFLOW_NOT_FOUND, f"no workflow {canonical} in namespace {namespace!r}"
-            )
+            raise NotFound(Reason.WORKFLOW_NOT_FOUND, f"no workflow {canonical} in namespace {namespace!r}")
         return header
 
     async def _command(self, header: Header, event: Event) -> Outcome:
