@@ -23,7 +23,9 @@ from maestoso.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 DEADLINE_SECONDS = 10.0
 
 
-def assignment(token: bytes, task_type: str = "greet", input: bytes = b"{}", **more: Any) -> task_pb2.Assignment:
+def assignment(
+    token: bytes, task_type: str = "greet", input: bytes = b"{}", **more: Any
+) -> task_pb2.Assignment:
     """A task to hand out; its id is its token in hex."""
     return task_pb2.Assignment(
         token=token,
@@ -201,7 +203,9 @@ class Node(task_service_pb2_grpc.TaskServiceServicer):
 
     def _welcome(self, stream: Stream) -> None:
         hello, welcome, sessions = stream.hello, stream.welcome, self.sessions
-        welcome.resumed = bool(hello.session_id) and sessions.secrets.get(hello.session_id) == hello.resume_token
+        welcome.resumed = (
+            bool(hello.session_id) and sessions.secrets.get(hello.session_id) == hello.resume_token
+        )
         if welcome.resumed:
             welcome.session_id = hello.session_id
             known = sessions.deliveries.setdefault(hello.session_id, set())

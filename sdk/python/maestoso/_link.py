@@ -50,13 +50,13 @@ _SESSION_GONE = {
 }
 """Ends after which a resume of the same session would only meet the same end."""
 
-_Call = grpc.aio.StreamStreamCall[task_service_pb2.ConnectRequest, task_service_pb2.ConnectResponse]
+Call = grpc.aio.StreamStreamCall[task_service_pb2.ConnectRequest, task_service_pb2.ConnectResponse]
 
 
 class Owner(Protocol):
     """What a link needs of the worker that it belongs to."""
 
-    def call(self, address: str) -> _Call:
+    def call(self, address: str) -> Call:
         """Open a stream to a node."""
 
     def candidates(self, link: Link) -> Sequence[str]:
@@ -93,8 +93,8 @@ class Link:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self.fence = Fence(self._loop.time())
-        self._call: _Call | None = None
-        self._next: _Call | None = None
+        self._call: Call | None = None
+        self._next: Call | None = None
         self._moving: asyncio.Task[None] | None = None
         self._wakeup = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -157,7 +157,7 @@ class Link:
 
     # Opening.
 
-    async def _connect(self, attempt: int) -> _Call | None:
+    async def _connect(self, attempt: int) -> Call | None:
         candidates = self._owner.candidates(self)
         address = candidates[attempt % len(candidates)]
         try:
@@ -183,7 +183,7 @@ class Link:
         for event in self.session.forget():
             self._owner.received(self, event)
 
-    async def _open(self, address: str) -> _Call:
+    async def _open(self, address: str) -> Call:
         """A stream whose Hello was answered. AioRpcError where the node refuses or is not there."""
         call = self._owner.call(address)
         try:
@@ -204,13 +204,13 @@ class Link:
             self._handle(event)
         return call
 
-    async def _send(self, call: _Call, frame: task_service_pb2.ConnectRequest) -> None:
+    async def _send(self, call: Call, frame: task_service_pb2.ConnectRequest) -> None:
         try:
             await call.write(frame)
         except asyncio.InvalidStateError:  # gRPC's word for "the call has ended"
             raise await _status(call) from None
 
-    async def _receive(self, call: _Call) -> task_service_pb2.ConnectResponse | None:
+    async def _receive(self, call: Call) -> task_service_pb2.ConnectResponse | None:
         frame = await call.read()
         if isinstance(frame, task_service_pb2.ConnectResponse):
             return frame
@@ -218,7 +218,7 @@ class Link:
 
     # Serving.
 
-    async def _serve(self, call: _Call) -> None:
+    async def _serve(self, call: Call) -> None:
         """Read and write until the stream ends or is replaced."""
         self._call = call
         writer = asyncio.create_task(self._write(call))
@@ -237,7 +237,7 @@ class Link:
         if self._next is None:
             await self._after(call)
 
-    async def _after(self, call: _Call) -> None:
+    async def _after(self, call: Call) -> None:
         """The stream ended and no other took its place."""
         self.session.lost()
         error = await _status(call)
@@ -257,7 +257,7 @@ class Link:
         if not self._retired:
             self.session.draining = False
 
-    async def _read(self, call: _Call) -> None:
+    async def _read(self, call: Call) -> None:
         session, loop, fence = self.session, self._loop, self.fence
         while True:
             try:
@@ -293,7 +293,7 @@ class Link:
 
     # Writing.
 
-    async def _write(self, call: _Call) -> None:
+    async def _write(self, call: Call) -> None:
         """Send what the session has to say; results that come close together go together."""
         session, loop, wakeup = self.session, self._loop, self._wakeup
         wakeup.set()
@@ -370,7 +370,7 @@ class Link:
         return True
 
 
-async def _status(call: _Call) -> grpc.aio.AioRpcError:
+async def _status(call: Call) -> grpc.aio.AioRpcError:
     """How a call ended, as the error that gRPC would raise."""
     return grpc.aio.AioRpcError(
         await call.code(),

@@ -13,8 +13,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import grpc.aio
 
@@ -24,7 +24,7 @@ from . import __version__
 from ._capacity import Load, divide
 from ._channel import Credentials, Tls, open_channel
 from ._errors import ServerError
-from ._link import Link
+from ._link import Call, Link
 from ._runner import Runner, Stop
 from ._session import (
     Assigned,
@@ -209,12 +209,14 @@ class Worker:
 
     # What pools and links need.
 
-    def call(self, address: str) -> Any:
+    def call(self, address: str) -> Call:
         """Open a stream to a node."""
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = open_channel(address, self._tls)
-        stub: Any = task_service_pb2_grpc.TaskServiceStub(channel)
+        stub = cast(
+            "task_service_pb2_grpc.TaskServiceAsyncStub", task_service_pb2_grpc.TaskServiceStub(channel)
+        )
         self._authorization = self._credentials.value()
         return stub.Connect(metadata=self._credentials.metadata())
 
@@ -361,7 +363,7 @@ class Pool:
 
     # What a link asks and tells.
 
-    def call(self, address: str) -> Any:
+    def call(self, address: str) -> Call:
         return self._worker.call(address)
 
     def candidates(self, link: Link) -> Sequence[str]:
@@ -451,17 +453,28 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+_to_signal: dict[Callable[[], None], None] = {}
+"""What SIGTERM and SIGINT call: one for each Worker that runs in this process."""
+
+
 @contextlib.contextmanager
-def _signals(act: Callable[[], None]) -> Any:
+def _signals(act: Callable[[], None]) -> Iterator[None]:
     """Call `act` on SIGTERM and SIGINT, where this thread and platform can be told."""
     loop = asyncio.get_running_loop()
-    installed: list[signal.Signals] = []
+    _to_signal[act] = None
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, act)
-            installed.append(number)
+            loop.add_signal_handler(number, _signal_all)
     try:
         yield
     finally:
-        for number in installed:
-            loop.remove_signal_handler(number)
+        del _to_signal[act]
+        if not _to_signal:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                    loop.remove_signal_handler(number)
+
+
+def _signal_all() -> None:
+    for act in list(_to_signal):
+        act()
