@@ -316,7 +316,7 @@ def overwrite(rule: int) -> metadata.Overwrite:
 
 def workflow_definition(found: metadata.Definition, *, document: bool = True) -> definition_pb2.WorkflowDefinition:
     """A registered workflow definition with the facts that its document tells."""
-    facts = documents.facts(found.document)
+    facts = documents.workflow_facts(found.document)
     return definition_pb2.WorkflowDefinition(
         name=found.name,
         version=found.version,
@@ -334,7 +334,7 @@ def workflow_definition(found: metadata.Definition, *, document: bool = True) ->
 
 def task_definition(found: metadata.Definition, *, document: bool = True) -> definition_pb2.TaskDefinition:
     """A registered task definition with the facts that its document tells."""
-    facts = documents.facts(found.document)
+    facts = documents.task_facts(found.document)
     return definition_pb2.TaskDefinition(
         name=found.name,
         document=found.document if document else b"",
