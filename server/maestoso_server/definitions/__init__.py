@@ -1,0 +1,1 @@
+"""Workflow and task definitions: their documents as typed values, and what is wrong with them."""
