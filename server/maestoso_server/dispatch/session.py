@@ -129,7 +129,9 @@ class Closing:
 class Session:
     """One stream from its Welcome to its end."""
 
-    def __init__(self, *, session_id: str, namespace: str, worker_id: str, queues: dict[str, str], now_ms: int):
+    def __init__(
+        self, *, session_id: str, namespace: str, worker_id: str, queues: dict[str, str], now_ms: int
+    ):
         """`queues` are those offered: queue -> task type."""
         self.session_id = session_id
         self.namespace = namespace
@@ -186,7 +188,9 @@ class Session:
         while bad[0] <= now_ms - BAD_FRAMES_WINDOW_MS:
             bad.popleft()
         if len(bad) >= BAD_FRAMES_MAX:
-            self.close(Closing(Reason.REASON_BAD_FRAME, f"{len(bad)} bad frames in a minute; the last: {message}"))
+            self.close(
+                Closing(Reason.REASON_BAD_FRAME, f"{len(bad)} bad frames in a minute; the last: {message}")
+            )
 
     def _hello(self, hello: wire.Hello, now_ms: int, events: list[SessionEvent]) -> None:
         self.close(Closing(Reason.REASON_BAD_FRAME, "a second Hello; a stream has one, its first frame"))
@@ -412,7 +416,9 @@ class Session:
         """Let time pass: pings, blocked workers, ends of grace."""
         events: list[SessionEvent] = []
         if self._close_at_ms is not None and now_ms >= self._close_at_ms:
-            self.close(Closing(Reason.REASON_NODE_STOPPING, "the time for leaving is over; connect again, elsewhere"))
+            self.close(
+                Closing(Reason.REASON_NODE_STOPPING, "the time for leaving is over; connect again, elsewhere")
+            )
         self._judge(now_ms, events)
         if self.room.resting and now_ms >= self._rest_until_ms:
             self.room.resting = False
@@ -428,7 +434,9 @@ class Session:
         if since_ms is None:
             return
         if now_ms >= since_ms + CLOSE_AFTER_MS:
-            self.close(Closing(Reason.REASON_OVERLOADED, "no Pong for 10 s: the worker does not read its stream"))
+            self.close(
+                Closing(Reason.REASON_OVERLOADED, "no Pong for 10 s: the worker does not read its stream")
+            )
         elif now_ms >= since_ms + BLOCKED_AFTER_MS and not self.blocked:
             self.blocked = True
             self._open_or_shut(events)
