@@ -41,8 +41,11 @@ class Delivery:
     """The fencing token: the `delivery` column of its row."""
     namespace: str
     queue: str
+    task_type: str
     size: int
     """Bytes of input."""
+    limit: int
+    """`concurrentExecLimit` of its definition; 0 = none: its end may let another one run."""
     session_id: str
     worker_id: str
     assignment: Assignment | None = None
@@ -50,6 +53,8 @@ class Delivery:
     state: State = State.PLACED
     batch: int = 0
     """The number of the batch it was written in, on its session's stream; 0 = not yet."""
+    due_ms: int = 0
+    """Since when it might have run."""
     sent_ms: int = 0
     started_ms: int = 0
     """When it was known to be read; 0 = not yet."""

@@ -12,8 +12,10 @@ be started.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from ..store.queue import Watermark
 from .deliveries import Delivery
 
 MAX_TRIES = 4
@@ -42,10 +44,11 @@ class Room:
         "session_id",
     )
 
-    def __init__(self, session_id: str, namespace: str, queues: Iterable[str]) -> None:
+    def __init__(self, session_id: str, namespace: str, queues: Mapping[str, str]) -> None:
+        """`queues` that it takes from: queue -> task type."""
         self.session_id = session_id
         self.namespace = namespace
-        self.queues = set(queues)
+        self.queues = dict(queues)
         self.max_tasks = 0
         self.max_bytes = 0
         self.open = True
@@ -110,16 +113,36 @@ class Room:
         return True
 
 
+@dataclass(slots=True)
+class Takes:
+    """Where the taking from one queue stands; kept by the dispatcher."""
+
+    due: bool = False
+    """A take is to be made."""
+    under_way: bool = False
+    told: bool = False
+    """Rows were said to wait since the last take began."""
+    limited: bool = False
+    """The rows at the head are under a limit."""
+    limited_out: bool = False
+    """The limit keeps rows back: wait until one of the type ends."""
+    after: Watermark | None = None
+    after_ms: int = 0
+    """When the first take of this watermark was made."""
+
+
 class Ring:
     """The sessions that take from one queue; those with room in the order of their turns."""
 
-    __slots__ = ("backlog", "members", "namespace", "queue", "rooms")
+    __slots__ = ("backlog", "members", "namespace", "queue", "rooms", "takes", "task_type")
 
-    def __init__(self, namespace: str, queue: str) -> None:
+    def __init__(self, namespace: str, queue: str, task_type: str) -> None:
         self.namespace = namespace
         self.queue = queue
+        self.task_type = task_type
         self.backlog = False
         """Rows are known to wait: a new task must not overtake them."""
+        self.takes = Takes()
         self.members = 0
         self.rooms: OrderedDict[Room, None] = OrderedDict()
 
@@ -146,9 +169,14 @@ class Matching:
 
     def __init__(self) -> None:
         self._rings: dict[tuple[str, str], Ring] = {}
+        self._by_type: dict[tuple[str, str], set[Ring]] = {}
 
     def ring(self, namespace: str, queue: str) -> Ring | None:
         return self._rings.get((namespace, queue))
+
+    def of_type(self, namespace: str, task_type: str) -> Sequence[Ring]:
+        """The rings of a task type, in whatever domain."""
+        return tuple(self._by_type.get((namespace, task_type), ()))
 
     def queues(self) -> list[tuple[str, str]]:
         """(namespace, queue) of every ring: the node's demand."""
@@ -158,11 +186,12 @@ class Matching:
         """A session opened: returns the rings for which a take must be started. Nobody knows yet what
         waits in a queue that is new here."""
         due = []
-        for queue in room.queues:
+        for queue, task_type in room.queues.items():
             ring = self._rings.get((room.namespace, queue))
             if ring is None:
-                ring = self._rings[room.namespace, queue] = Ring(room.namespace, queue)
+                ring = self._rings[room.namespace, queue] = Ring(room.namespace, queue, task_type)
                 ring.backlog = True
+                self._by_type.setdefault((room.namespace, task_type), set()).add(ring)
             ring.members += 1
             ring.rooms[room] = None
             if ring.backlog:
@@ -177,9 +206,8 @@ class Matching:
 
     def withdraw(self, room: Room, queue: str) -> None:
         """A session takes no more from one queue."""
-        if queue not in room.queues:
+        if room.queues.pop(queue, None) is None:
             return
-        room.queues.discard(queue)
         ring = self._rings[room.namespace, queue]
         ring.rooms.pop(room, None)
         ring.members -= 1
@@ -187,6 +215,10 @@ class Matching:
             room._dropped_from.remove(ring)
         if not ring.members:
             del self._rings[room.namespace, queue]
+            of_type = self._by_type[room.namespace, ring.task_type]
+            of_type.discard(ring)
+            if not of_type:
+                del self._by_type[room.namespace, ring.task_type]
 
     def reserve(self, namespace: str, queue: str, size: int) -> Room | None:
         """A slot for a task about to be born, or None where it has to wait: nobody has room, or rows
@@ -209,12 +241,13 @@ class Matching:
         return sum(room.free for room in ring.rooms) if ring else 0
 
     def waiting(self, namespace: str, queue: str) -> Ring | None:
-        """Rows wait: returns the ring if a take must be started for it."""
+        """Rows wait in this queue: returns its ring, if it has one. Where that has `rooms`, a take must
+        be started."""
         ring = self._rings.get((namespace, queue))
-        if ring is None:
-            return None
-        ring.backlog = True
-        return ring if ring.rooms else None
+        if ring is not None:
+            ring.backlog = True
+            ring.takes.told = True
+        return ring
 
     def made_room(self, room: Room) -> list[Ring]:
         """A session may have room again: returns the rings for which a take must be started."""

@@ -12,18 +12,20 @@ Laws:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maestoso.error.v1.error_pb2 import Error, Reason
+from maestoso.error.v1.error_pb2 import Error
 from maestoso.task.v1 import task_service_pb2 as wire
 from maestoso.task.v1.task_pb2 import Capacity, ResultOutcome, TaskResult
 
+from ..errors import InvalidArgument, MaestosoError, Reason, ResourceExhausted, Unavailable
 from ..ids import TOKEN_BYTES
 from .deliveries import Delivery, State
 from .matching import Room
 from .proof import BLOCKED_AFTER_MS, CLOSE_AFTER_MS, IDLE_PING_MS, Batch, Proof
+from .refusals import error_message
 
 BATCH_TASKS = 100
 BATCH_BYTES = 128 * 1024
@@ -31,6 +33,8 @@ BATCH_BYTES = 128 * 1024
 ASSIGNMENT_OVERHEAD_BYTES = 300
 """What an Assignment weighs besides its input, about."""
 ACKS_PER_FRAME = 1_000
+ITEMS_MAX = 1_000
+"""Results or log lines of one frame."""
 MAX_TASKS = 10_000
 DEFAULT_BYTES = 64 * 1024 * 1024
 BAD_FRAMES_MAX = 10
@@ -88,62 +92,53 @@ class Withdrawn:
 
 
 @dataclass(slots=True)
-class Draining:
-    """The worker takes nothing new. What was not written yet is to be handed back."""
-
-    reason: str
-
-
-@dataclass(slots=True)
-class AuthRefreshed:
-    authorization: str
-
-
-@dataclass(slots=True)
 class RoomMade:
     """The session may take more than before."""
 
 
+@dataclass(slots=True)
+class Shut:
+    """The session takes nothing for now: it drains or is blocked. What was not written is to be
+    handed back."""
+
+
 SessionEvent = (
-    Reported
-    | Read
-    | HandedBack
-    | Progressed
-    | Logged
-    | CancelAnswered
-    | Withdrawn
-    | Draining
-    | AuthRefreshed
-    | RoomMade
+    Reported | Read | HandedBack | Progressed | Logged | CancelAnswered | Withdrawn | RoomMade | Shut
 )
-
-
-@dataclass(slots=True, frozen=True)
-class Closing:
-    """Why the server ends the stream; `reason` decides the status code."""
-
-    reason: Reason.ValueType
-    message: str
 
 
 class Session:
     """One stream from its Welcome to its end."""
 
     def __init__(
-        self, *, session_id: str, namespace: str, worker_id: str, queues: dict[str, str], now_ms: int
+        self,
+        *,
+        session_id: str,
+        namespace: str,
+        worker_id: str,
+        queues: Mapping[str, str],
+        now_ms: int,
+        resume_token_hash: bytes = b"",
     ):
         """`queues` are those offered: queue -> task type."""
         self.session_id = session_id
         self.namespace = namespace
         self.worker_id = worker_id
+        self.resume_token_hash = resume_token_hash
         self.room = Room(session_id, namespace, queues)
-        self.closing: Closing | None = None
+        self.ended = False
+        """The stream is over, or belongs to a newer one: nothing comes or goes any more."""
+        self.closing: MaestosoError | None = None
         """Set: write what is left of the control lane, then end the stream."""
         self.wake: Callable[[], None] = _nobody
         """Called when there is something to write; set by whoever writes."""
+        self.on_auth_refresh: Callable[[str], None] = _ignore
+        """Called with a fresh credential; set by whoever judges it."""
         self.connected_ms = now_ms
         self.frames_received = 1
         self.unknown_frames = 0
+        self.dropped_lines = 0
+        self.tasks_written = 0
         self.blocked = False
         self.draining = False
         """The worker drains, an operator drains it, or it is to move away."""
@@ -173,29 +168,27 @@ class Session:
         try:
             _RECEIVE[kind](self, getattr(frame, kind), now_ms, events)
         except _BadFrame as fault:
-            self.refuse_frame(Reason.REASON_BAD_FRAME, str(fault), now_ms)
+            self.refuse_frame(InvalidArgument(Reason.BAD_FRAME, str(fault)), now_ms)
         return events
 
-    def refuse_frame(self, reason: Reason.ValueType, message: str, now_ms: int) -> None:
+    def refuse_frame(self, refusal: MaestosoError, now_ms: int) -> None:
         """Answer the frame that came last with a FrameError. Ten in a minute end the stream."""
-        frame = wire.ConnectResponse()
-        frame.frame_error.error.reason = reason
-        frame.frame_error.error.message = message
-        frame.frame_error.frame_number = self.frames_received
-        self._say(frame)
+        fault = wire.FrameError(error=error_message(refusal), frame_number=self.frames_received)
+        self._say(wire.ConnectResponse(frame_error=fault))
         bad = self._bad_frames
         bad.append(now_ms)
         while bad[0] <= now_ms - BAD_FRAMES_WINDOW_MS:
             bad.popleft()
         if len(bad) >= BAD_FRAMES_MAX:
-            self.close(
-                Closing(Reason.REASON_BAD_FRAME, f"{len(bad)} bad frames in a minute; the last: {message}")
-            )
+            message = f"{len(bad)} bad frames in a minute; the last: {refusal.message}"
+            self.close(InvalidArgument(Reason.BAD_FRAME, message))
 
     def _hello(self, hello: wire.Hello, now_ms: int, events: list[SessionEvent]) -> None:
-        self.close(Closing(Reason.REASON_BAD_FRAME, "a second Hello; a stream has one, its first frame"))
+        self.close(InvalidArgument(Reason.BAD_FRAME, "a second Hello; a stream has one, its first frame"))
 
     def _results(self, frame: wire.Results, now_ms: int, events: list[SessionEvent]) -> None:
+        if len(frame.results) > ITEMS_MAX:
+            raise _BadFrame(f"{len(frame.results)} results in one frame: {ITEMS_MAX} are allowed")
         held = self.room.held
         newest = 0
         pairs: list[tuple[TaskResult, Delivery | None]] = []
@@ -261,7 +254,8 @@ class Session:
 
     def _logs(self, logs: wire.Logs, now_ms: int, events: list[SessionEvent]) -> None:
         self._prove_by(self._mine(line.token for line in logs.lines), now_ms, events)
-        events.append(Logged(logs.lines))
+        events.append(Logged(logs.lines[:ITEMS_MAX]))
+        self.dropped_lines += max(0, len(logs.lines) - ITEMS_MAX)
 
     def _cancel_answers(self, frame: wire.CancelAnswers, now_ms: int, events: list[SessionEvent]) -> None:
         events.append(CancelAnswered(frame.answers))
@@ -269,10 +263,9 @@ class Session:
     def _drain(self, drain: wire.Drain, now_ms: int, events: list[SessionEvent]) -> None:
         self.draining = True
         self._open_or_shut(events)
-        events.append(Draining(drain.reason))
 
     def _auth_refresh(self, refresh: wire.AuthRefresh, now_ms: int, events: list[SessionEvent]) -> None:
-        events.append(AuthRefreshed(refresh.authorization))
+        self.on_auth_refresh(refresh.authorization)
 
     def _mine(self, tokens: Iterable[bytes]) -> list[Delivery | None]:
         """The deliveries held here, None for tokens of others or of the past."""
@@ -369,7 +362,7 @@ class Session:
         self._say(frame)
         return events
 
-    def close(self, closing: Closing) -> None:
+    def close(self, closing: MaestosoError) -> None:
         """End the stream once the control lane is written. The first reason stands."""
         if self.closing is None:
             self.closing = closing
@@ -384,8 +377,7 @@ class Session:
 
     def _open_or_shut(self, events: list[SessionEvent]) -> None:
         self.room.open = not (self.blocked or self.draining or self.closing)
-        if self.room.open:
-            events.append(RoomMade())
+        events.append(RoomMade() if self.room.open else Shut())
 
     def _rest(self, now_ms: int) -> None:
         self.rest()
@@ -416,9 +408,8 @@ class Session:
         """Let time pass: pings, blocked workers, ends of grace."""
         events: list[SessionEvent] = []
         if self._close_at_ms is not None and now_ms >= self._close_at_ms:
-            self.close(
-                Closing(Reason.REASON_NODE_STOPPING, "the time for leaving is over; connect again, elsewhere")
-            )
+            message = "the time for leaving is over; connect again, elsewhere"
+            self.close(Unavailable(Reason.NODE_STOPPING, message))
         self._judge(now_ms, events)
         if self.room.resting and now_ms >= self._rest_until_ms:
             self.room.resting = False
@@ -434,9 +425,8 @@ class Session:
         if since_ms is None:
             return
         if now_ms >= since_ms + CLOSE_AFTER_MS:
-            self.close(
-                Closing(Reason.REASON_OVERLOADED, "no Pong for 10 s: the worker does not read its stream")
-            )
+            message = "no Pong for 10 s: the worker does not read its stream"
+            self.close(ResourceExhausted(Reason.OVERLOADED, message))
         elif now_ms >= since_ms + BLOCKED_AFTER_MS and not self.blocked:
             self.blocked = True
             self._open_or_shut(events)
@@ -475,6 +465,7 @@ class Session:
                     self._proof.want_ping(now_ms)
                 return
             number = self._proof.wrote_batch(deliveries, size, now_ms)
+            self.tasks_written += len(deliveries)
             frame = wire.ConnectResponse()
             frame.tasks.tasks.extend(_written(deliveries, number, now_ms))
             out.append(frame)
@@ -524,6 +515,10 @@ def _written(deliveries: list[Delivery], number: int, now_ms: int) -> Iterable[A
 
 
 def _nobody() -> None:
+    return
+
+
+def _ignore(authorization: str) -> None:
     return
 
 
