@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from maestoso.error.v1 import error_pb2
 
+from maestoso.error.v1 import error_pb2
 from maestoso_server import errors
 from maestoso_server.errors import RULES, Code, InvalidArgument, MaestosoError, NotFound, Reason, Violation
 

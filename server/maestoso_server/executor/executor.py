@@ -16,13 +16,12 @@ from typing import Any
 
 from ..clock import Clock
 from ..engine.decide import decide
-from ..engine.decision import Decision, Outcome, QueueBirth, Verdict
-from ..engine.events import Event, Result
+from ..engine.decision import Decision, Outcome, QueueBirth
+from ..engine.events import Event
 from ..engine.needs import Script
-from ..engine.state import Header, TaskRow, View
-from ..errors import MaestosoError
+from ..engine.state import Header, View
 from ..store.database import Database, Unavailable
-from ..store.load import LoadRequest, load
+from ..store.load import InboxMessage, LoadRequest, load
 from ..store.save import SaveResult, WorkflowSave, save
 from . import routing
 from .answers import Answers
@@ -94,6 +93,12 @@ class Executor:
         lane.reload = True
         self._lanes.queue(lane)
         self._kick()
+
+    def receive(self, messages: Sequence[InboxMessage]) -> None:
+        """Apply these inbox rows. One that another node applies first changes nothing here."""
+        now_ms = self._clock.now_ms()
+        for message in messages:
+            self._enqueue(message.workflow_id, routing.received(message, now_ms, self.seed()))
 
     def seed(self) -> int:
         """Randomness for one event: the engine makes none itself."""
@@ -170,7 +175,7 @@ class Executor:
         if not requests:
             return
         async with self._database.acquire() as connection:
-            loaded = await load(connection, list(requests.values()))
+            loaded = await load(connection, list(requests.values()), now_ms=self._clock.now_ms())
         for lane in lanes:
             if lane.workflow_id in requests:
                 routing.take_in(lane, loaded.get(lane.workflow_id), self._clock.now_ms(), self.seed)
@@ -320,14 +325,13 @@ class Executor:
     def _settle(self, batch: list[tuple[Lane, WorkflowSave]], result: SaveResult) -> None:
         """After the commit: views, deliveries, messages, answers."""
         placed: list[Placed] = []
-        message_ids = iter(result.message_ids)
         fresh = result.fresh
         lost: dict[str, set[int]] = {}
         for workflow_id, seq in result.lost:
             lost.setdefault(workflow_id, set()).add(seq)
         for lane, saved in batch:
             if lane.workflow_id in fresh:
-                self._written(lane, saved, result, message_ids, placed)
+                self._written(lane, saved, result, placed)
             else:
                 self._unreserve(lane, saved, saved.owners)
                 self._beaten(lane, result, lost.get(lane.workflow_id))
@@ -341,7 +345,6 @@ class Executor:
         lane: Lane,
         saved: WorkflowSave,
         result: SaveResult,
-        message_ids: Any,
         placed: list[Placed],
     ) -> None:
         decision = saved.decision
@@ -376,16 +379,21 @@ class Executor:
         for birth in waiting:
             if birth.due_ms > lane.running[-1].event.now_ms:
                 self._placement.deadline(birth.due_ms)
-        now_ms = self._clock.now_ms()
-        for message in decision.messages:
-            message_id = next(message_ids)
-            if not message.parked and message.due_ms <= now_ms:
-                item = routing.received(
-                    message.workflow_id, message.kind, message.body.raw, message_id, now_ms, self.seed()
-                )
-                self._enqueue(message.workflow_id, item)
+        if decision.messages:
+            self._pass_on(decision, result.message_ids[lane.workflow_id])
         self.changes.announce(lane.workflow_id, header)
         routing.answer(lane, decision.outcomes)
+
+    def _pass_on(self, decision: Decision, message_ids: Sequence[int]) -> None:
+        """Hand the messages that were just committed to their lanes; a crash leaves them to the inbox."""
+        now_ms = self._clock.now_ms()
+        self.receive(
+            [
+                routing.sent(message, message_id)
+                for message, message_id in zip(decision.messages, message_ids, strict=True)
+                if not message.parked and message.due_ms <= now_ms
+            ]
+        )
 
     def _unreserve(self, lane: Lane, saved: WorkflowSave, owners: dict[int, str]) -> None:
         births = {birth.seq: birth for birth in saved.decision.births}

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 from ..engine import messages
 from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
-from ..engine.events import ChildEnded, DeliveryDue, Due, Event, Result, Start, WorkerLost
-from ..engine.state import Header, View, WorkflowStatus
-from ..errors import MetadataChanged, NotFound, Reason
-from ..store.load import Loaded
+from ..engine.events import ChildEnded, DeliveryDue, Due, Result, Start, WorkerLost
+from ..engine.state import Header, View
+from ..errors import NotFound, Reason
+from ..store.load import InboxMessage, Loaded
 from .lanes import Item, Lane
 
 Listener = Callable[[Header], None]
@@ -76,44 +76,49 @@ def guards(
 
 
 def take_in(lane: Lane, loaded: Loaded | None, now_ms: int, seed: Callable[[], int]) -> None:
-    """Put what was loaded into the lane: rows into its view, messages before its other events."""
+    """Put what was loaded into the lane: rows into its view, messages before its other events.
+
+    An event whose message is gone was applied by another node and is dropped."""
     lane.reload = False
     if loaded is None:
         lane.view = None
+        if lane.running and lane.running[0].header is not None:
+            lane.view = View(lane.running[0].header, whole=True)
         return
-    if loaded.header is not None:
-        _refresh(lane, loaded)
-    known = {message.id for message in loaded.messages}
-    mine = {item.message_id for item in lane.running if item.message_id}
-    lane.running = [item for item in lane.running if not item.message_id or item.message_id in known]
-    drained = [
-        received(lane.workflow_id, message.kind, message.body, message.id, now_ms, seed())
-        for message in loaded.messages
-        if message.id not in mine
-    ]
-    lane.running = drained + lane.running
-    if lane.view is None and lane.running and lane.running[0].header is not None:
-        lane.view = View(lane.running[0].header, whole=True)
-
-
-def _refresh(lane: Lane, loaded: Loaded) -> None:
-    header = loaded.header
-    assert header is not None
     view = lane.view
-    if view is None or view.header.revision != header.revision:
-        view = lane.view = View(header, whole=loaded.whole)
-    for row in loaded.tasks:
-        view.add(row)
+    if view is None or view.header.revision != loaded.view.header.revision:
+        lane.view = loaded.view
+    else:
+        for row in loaded.view.tasks.values():
+            view.add(row)
+    stored = {message.id for message in loaded.messages}
+    mine = {item.message_id for item in lane.running if item.message_id}
+    kept = [item for item in lane.running if not item.message_id or item.message_id in stored]
+    drained = [received(message, now_ms, seed()) for message in loaded.messages if message.id not in mine]
+    lane.running = drained + kept
 
 
-def received(
-    workflow_id: str, kind: MessageKind, body: bytes, message_id: int, now_ms: int, seed: int
-) -> Item:
+def received(message: InboxMessage, now_ms: int, seed: int) -> Item:
     """The event that an inbox row carries."""
-    if kind is MessageKind.CHILD_START:
-        header = messages.child_header(workflow_id, body, now_ms)
-        return Item(Start(now_ms=now_ms, seed=seed), message_id=message_id, header=header)
-    return Item(messages.decode(kind, body, now_ms=now_ms, seed=seed), message_id=message_id)
+    body = message.body.raw
+    if message.kind is MessageKind.CHILD_START:
+        header = messages.child_header(message.workflow_id, body, now_ms)
+        return Item(Start(now_ms=now_ms, seed=seed), message_id=message.id, header=header)
+    event = messages.decode(message.kind, body, now_ms=now_ms, seed=seed)
+    return Item(event, message_id=message.id, origin_epoch=message.origin_epoch)
+
+
+def sent(message: Message, message_id: int) -> InboxMessage:
+    """The inbox row that a decision's message became."""
+    return InboxMessage(
+        id=message_id,
+        workflow_id=message.workflow_id,
+        sender_id=None,
+        kind=message.kind,
+        body=message.body,
+        due_ms=message.due_ms,
+        origin_epoch=0,
+    )
 
 
 def apply(view: View, decision: Decision, *, rows_max: int) -> None:

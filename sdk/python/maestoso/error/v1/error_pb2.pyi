@@ -144,6 +144,7 @@ class Error(google.protobuf.message.Message):
     RETRYABLE_FIELD_NUMBER: builtins.int
     RETRY_AFTER_FIELD_NUMBER: builtins.int
     REMEDY_FIELD_NUMBER: builtins.int
+    OMITTED_VIOLATIONS_FIELD_NUMBER: builtins.int
     reason: global___Reason.ValueType
     """Why, for programs."""
     message: builtins.str
@@ -152,9 +153,13 @@ class Error(google.protobuf.message.Message):
     """Whether the same request can succeed later."""
     remedy: builtins.str
     """What to do about it, in general."""
+    omitted_violations: builtins.int
+    """How many violations did not fit in the trailer; 0 = they are all here."""
     @property
     def violations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Violation]:
-        """Every fault of a request or definition; at most 1,000."""
+        """Every fault of a request or definition, at most 1,000. The trailer of a gRPC status holds as many
+        as fit in 4 KiB; a put with `validate_only` answers all of them in its body.
+        """
 
     @property
     def retry_after(self) -> google.protobuf.duration_pb2.Duration:
@@ -169,9 +174,10 @@ class Error(google.protobuf.message.Message):
         retryable: builtins.bool = ...,
         retry_after: google.protobuf.duration_pb2.Duration | None = ...,
         remedy: builtins.str = ...,
+        omitted_violations: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["retry_after", b"retry_after"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["message", b"message", "reason", b"reason", "remedy", b"remedy", "retry_after", b"retry_after", "retryable", b"retryable", "violations", b"violations"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "omitted_violations", b"omitted_violations", "reason", b"reason", "remedy", b"remedy", "retry_after", b"retry_after", "retryable", b"retryable", "violations", b"violations"]) -> None: ...
 
 global___Error = Error
 
