@@ -34,7 +34,9 @@ from ..errors import Aborted, MaestosoError, Reason
 from ..executor.lanes import Done
 from ..executor.placement import Placed
 from ..ids import make_token, read_token
+from ..store.deliveries import Current
 from ..store.queue import Take, Taken, Watermark
+from ..store.sessions import KeptRow, Resumed
 from . import reports
 from .assignments import of_placed, of_taken
 from .deliveries import Deliveries, Delivery, State
@@ -150,6 +152,9 @@ class Dispatcher:
         self._outside = outside
         self._max_payload_bytes = max_payload_bytes
         self._sessions: dict[str, Session] = {}
+        self._former: dict[str, Room] = {}
+        """Rooms of superseded streams in which tasks are about to be born. They were reserved before the
+        session was resumed, so the resume may have given them to others already: they go back."""
         self._takes_due: deque[Ring] = deque()
         self._takes_under_way = 0
         self._ended_meanwhile: set[tuple[str, int]] = set()
@@ -165,12 +170,13 @@ class Dispatcher:
         return [session for session in self._sessions.values() if not session.ended]
 
     def open(self, session: Session) -> None:
-        """A stream opened. A session of the same id gives way, and leaves its reservations behind."""
+        """A stream opened. An older one of the same session gives way."""
         older = self._sessions.get(session.session_id)
         if older is not None:
-            self._supersede(older)
-            session.room.reserved = older.room.reserved
-            session.room.reserved_bytes = older.room.reserved_bytes
+            self.supersede(older)
+            if older.room.births:
+                self._former[session.session_id] = older.room
+                session.room.births_shut = True
         self._sessions[session.session_id] = session
         for ring in self.matching.enter(session.room):
             self._take(ring)
@@ -213,12 +219,83 @@ class Dispatcher:
         """Sessions kept here whose stream has ended."""
         return [session.session_id for session in self._sessions.values() if session.ended]
 
+    def is_last(self, session: Session) -> bool:
+        """No newer stream carries this session."""
+        return self._sessions.get(session.session_id) is session
+
+    def supersede(self, session: Session) -> None:
+        """A newer stream is about to take the session over: what was not written goes back unharmed."""
+        self._supersede(session)
+        self._return_all(session.take_unwritten())
+
     def _supersede(self, session: Session) -> None:
         message = "a newer stream took the session over"
         session.close(Aborted(Reason.SESSION_SUPERSEDED, message))
         if not session.ended:
             session.ended = True
             self.matching.leave(session.room)
+
+    def resume(self, session: Session, resumed: Resumed) -> None:
+        """Transition 9 was committed: `session` (not open yet) holds what was kept."""
+        now_ms = self._clock.now_ms()
+        older = self._sessions.get(session.session_id)
+        left = dict(older.room.held) if older is not None else {}
+        for row in resumed.kept:
+            delivery = self._kept(session, row, now_ms)
+            if left.pop(delivery.token, None) is not None and older is not None:
+                older.release(delivery)
+            if delivery.state in (State.SENT, State.READ) and delivery not in self.owed.hand_backs:
+                delivery.state = State.READ
+                session.adopt(delivery)
+        for delivery in left.values():
+            self._over(delivery)
+        for namespace, queue in resumed.waiting:
+            self._rows_wait(namespace, queue)
+        if resumed.lost:
+            self._outside.deadline(now_ms)
+
+    def _kept(self, session: Session, row: KeptRow, now_ms: int) -> Delivery:
+        """The delivery of a row that a resuming worker holds; it has been read."""
+        delivery = self.deliveries.find(row.workflow_id, row.seq)
+        if delivery is None or delivery.delivery != row.delivery:
+            delivery = Delivery(
+                token=make_token(row.workflow_id, row.seq, row.delivery),
+                workflow_id=row.workflow_id,
+                seq=row.seq,
+                delivery=row.delivery,
+                namespace=session.namespace,
+                queue=row.queue,
+                task_type=row.task_type,
+                size=row.size,
+                limit=row.limit,
+                session_id=session.session_id,
+                worker_id=session.worker_id,
+                state=State.READ,
+                started_ms=row.started_ms,
+            )
+            self.deliveries.add(delivery)
+        if not delivery.started_ms:
+            delivery.started_ms = now_ms
+            self.owed.reads.append(delivery)
+            self.owes()
+        return delivery
+
+    def inventories(self) -> dict[str, list[Delivery]]:
+        """Transition 12: what this node knows of each session's deliveries."""
+        held: dict[str, list[Delivery]] = {}
+        for delivery in self.deliveries:
+            held.setdefault(delivery.session_id, []).append(delivery)
+        return held
+
+    def rejoined(self, session: Session, held: Iterable[Delivery], resumed: Resumed) -> None:
+        """Transition 12 was committed: what is not the session's any more is cancelled, what this node
+        did not know of is sent."""
+        kept = {(row.workflow_id, row.seq, row.delivery) for row in resumed.kept}
+        self.lost(item for item in held if (item.workflow_id, item.seq, item.delivery) not in kept)
+        for row in resumed.unsent:
+            self._send(row, session)
+        for namespace, queue in resumed.waiting:
+            self._rows_wait(namespace, queue)
 
     # -- frames and time ---------------------------------------------------------------------------
 
@@ -420,6 +497,29 @@ class Dispatcher:
             delivery.state = State.REPORTED
         self._outside.submit(workflow_id, change, partial(self._decided, answer, delivery))
 
+    def report_named(
+        self, result: TaskResult, current: Current | None, worker_id: str, answer: Answer
+    ) -> None:
+        """Submit a result that names its task. `current`: the task's delivery now, if it is open."""
+        if current is None:
+            answer(*reports.stale("the task has ended, or is not one that workers run"))
+            return
+        reporter = result.worker_id or worker_id
+        if current.delivery and current.worker_id and reporter and reporter != current.worker_id:
+            answer(*reports.stale(f"the task is with worker {current.worker_id!r} now, not {reporter!r}"))
+            return
+        self.submit(
+            result,
+            current.workflow_id,
+            current.seq,
+            current.delivery,
+            reporter,
+            0,
+            None,
+            answer,
+            self._clock.now_ms(),
+        )
+
     def _decided(self, answer: Answer, delivery: Delivery | None, outcome: Outcome | Exception) -> None:
         """The result was committed, or not."""
         verdict, error = reports.answer_to(outcome)
@@ -458,14 +558,35 @@ class Dispatcher:
         return room.session_id if room is not None else None
 
     def unreserve(self, session_id: str, birth: QueueBirth) -> None:
+        room = self._settle(session_id, birth.size)
+        if room is not None:
+            self._made_room(room)
+
+    def _settle(self, session_id: str, size: int) -> Room | None:
+        """Give a birth's slot back; returns the room that it was reserved in, if that is still open."""
         session = self._sessions.get(session_id)
-        if session is not None:
-            session.room.unreserve(birth.size)
-            self._made_room(session.room)
+        former = self._former.get(session_id)
+        if former is None:
+            if session is None:
+                return None
+            room = session.room
+        else:
+            room = former
+        room.unreserve(size)
+        room.births -= 1
+        if room is former and not former.births:
+            del self._former[session_id]
+            if session is not None:
+                session.room.births_shut = False
+        return room if room.open else None
 
     def placed(self, placed: Sequence[Placed]) -> None:
         for item in placed:
             birth = item.birth
+            room = self._settle(item.session_id, birth.size)
+            known = self.deliveries.find(item.header.id, birth.seq)
+            if known is not None and known.delivery == item.delivery:
+                continue  # a new epoch found it first
             session = self._sessions.get(item.session_id)
             delivery = Delivery(
                 token=make_token(item.header.id, birth.seq, item.delivery),
@@ -482,9 +603,7 @@ class Dispatcher:
                 due_ms=birth.due_ms,
             )
             self.deliveries.add(delivery)
-            if session is not None:
-                session.room.unreserve(birth.size)
-            if session is None or not session.room.open:
+            if session is None or room is not session.room:
                 self._return(delivery, 0)
             else:
                 delivery.assignment = of_placed(item)
@@ -566,6 +685,10 @@ class Dispatcher:
             self._takes_due.append(ring)
             self.owes()
 
+    @property
+    def takes_due(self) -> bool:
+        return bool(self._takes_due)
+
     def next_take(self) -> TakeRequest | None:
         """The next take to make, its slots reserved; None if there is none now."""
         now_ms = self._clock.now_ms()
@@ -588,14 +711,21 @@ class Dispatcher:
         now_ms = self._clock.now_ms()
         ended = self._take_over(request)
         for row, room in zip(take.rows, request.rooms, strict=False):
-            self._hold(row, room, (row.workflow_id, row.seq) in ended, now_ms)
+            assert row.session_id == room.session_id, "the i-th row is the i-th slot's"
+            if (row.workflow_id, row.seq) in ended:
+                room.unreserve(0)
+            else:
+                self._hold(row, room)
         self._unreserve(request.rooms[len(take.rows) :])
         self._judge(request, take, now_ms)
 
-    def take_failed(self, request: TakeRequest) -> None:
-        """A take did not happen, or nobody knows: its rows are found by the pulse, or by a new epoch."""
+    def take_failed(self, request: TakeRequest, *, unknown: bool) -> None:
+        """A take did not happen: its rows are found by the next pulse. With `unknown` it may have: then
+        they are this node's and it does not know them, which a new epoch mends."""
         self._take_over(request)
         self._unreserve(request.rooms)
+        if unknown:
+            self._outside.outcome_unknown()
 
     def _take_over(self, request: TakeRequest) -> set[tuple[str, int]]:
         """The take has come back: what ended meanwhile."""
@@ -614,17 +744,28 @@ class Dispatcher:
         """Whether more waits than was taken. A short answer to a take after a watermark proves nothing."""
         ring, takes = request.ring, request.ring.takes
         short = len(take.rows) < len(request.rooms)
-        takes.after = None if short or request.limited else take.rows[-1].watermark
+        takes.after = None if short else take.rows[-1].watermark
         if request.after is None:
             takes.after_ms = now_ms
         takes.limited_out = request.limited and take.limited and not takes.told
-        takes.limited = take.limited
+        takes.limited = take.limited or (request.limited and bool(take.rows))
         if short and request.after is None and not take.limited and not takes.told:
             ring.backlog = False
         else:
             self._take(ring)
 
-    def _hold(self, row: Taken, room: Room, ended: bool, now_ms: int) -> None:
+    def _hold(self, row: Taken, room: Room) -> None:
+        """A row was taken for a slot of `room`. Where the session was resumed since, the resume may have
+        given the row to others already."""
+        room.unreserve(0)
+        session = self._sessions.get(room.session_id)
+        self._send(row, session if session is not None and session.room is room else None)
+
+    def _send(self, row: Taken, session: Session | None) -> None:
+        """Hand a row that is the session's to its stream; back to the queue where it takes nothing."""
+        known = self.deliveries.find(row.workflow_id, row.seq)
+        if known is not None and known.delivery == row.delivery:
+            return  # a new epoch found it first
         delivery = Delivery(
             token=make_token(row.workflow_id, row.seq, row.delivery),
             workflow_id=row.workflow_id,
@@ -635,33 +776,24 @@ class Dispatcher:
             task_type=row.task_type,
             size=row.size,
             limit=row.limit,
-            session_id=room.session_id,
-            worker_id="",
+            session_id=row.session_id or "",
+            worker_id=session.worker_id if session is not None else "",
             due_ms=row.due_ms,
         )
-        session = self._sessions.get(room.session_id)
-        if session is not None:
-            session.room.unreserve(0)
-        if ended:
-            return
         self.deliveries.add(delivery)
         if session is None or not session.room.open:
             self._return(delivery, 0)
-            return
-        if not session.room.fits(row.size):
+        elif not session.room.fits(row.size):
             session.rest()
             self._return(delivery, 0)
-            return
-        delivery.worker_id = session.worker_id
-        delivery.assignment = of_taken(row)
-        session.assign(delivery)
+        else:
+            delivery.assignment = of_taken(row)
+            session.assign(delivery)
 
     def _unreserve(self, rooms: Sequence[Room]) -> None:
         for room in rooms:
-            session = self._sessions.get(room.session_id)
-            if session is not None:
-                session.room.unreserve(0)
-                self._made_room(session.room)
+            room.unreserve(0)
+            self._made_room(room)
 
     # -- hand-backs ----------------------------------------------------------------------------------
 

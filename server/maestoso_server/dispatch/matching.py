@@ -32,6 +32,8 @@ class Room:
     __slots__ = (
         "_dropped_from",
         "_held",
+        "births",
+        "births_shut",
         "held_bytes",
         "max_bytes",
         "max_tasks",
@@ -57,6 +59,11 @@ class Room:
         """A task did not fit, or the worker was busy: takes nothing until something changes."""
         self.reserved = 0
         self.reserved_bytes = 0
+        self.births = 0
+        """Slots reserved for tasks about to be born: settled by the executor, which knows the session
+        by its id only."""
+        self.births_shut = False
+        """An older stream of the session has such slots still: none of ours may be taken for them."""
         self._held: dict[bytes, Delivery] = {}
         self.held_bytes = 0
         self._dropped_from: list[Ring] = []
@@ -146,7 +153,7 @@ class Ring:
         self.members = 0
         self.rooms: OrderedDict[Room, None] = OrderedDict()
 
-    def reserve(self, size: int) -> Room | None:
+    def reserve(self, size: int, *, birth: bool = False) -> Room | None:
         """Reserve a slot at the session whose turn it is; None where nobody has room."""
         rooms = self.rooms
         tries = MAX_TRIES
@@ -157,8 +164,9 @@ class Ring:
                 room._dropped_from.append(self)
                 continue
             rooms.move_to_end(room)
-            if room.fits(size):
+            if room.fits(size) and not (birth and room.births_shut):
                 room.reserve(size)
+                room.births += birth
                 return room
             tries -= 1
         return None
@@ -226,7 +234,7 @@ class Matching:
         ring = self._rings.get((namespace, queue))
         if ring is None or ring.backlog:
             return None
-        return ring.reserve(size)
+        return ring.reserve(size, birth=True)
 
     def slots(self, ring: Ring, at_most: int) -> list[Room]:
         """Reserve up to `at_most` slots for rows about to be taken, whose sizes nobody knows yet."""

@@ -18,18 +18,11 @@ from maestoso.task.v1.task_pb2 import (
     TaskResult,
 )
 
-from ..definitions.json_text import check_object
 from ..engine.decision import Outcome, Verdict
 from ..engine.events import Result
 from ..engine.state import TaskStatus
-from ..errors import (
-    FailedPrecondition,
-    InvalidArgument,
-    MaestosoError,
-    NotFound,
-    Reason,
-)
-from ..errors import Unavailable as Refused
+from ..errors import FailedPrecondition, InvalidArgument, MaestosoError, NotFound, Reason, Unavailable
+from ..json_text import check_object
 from ..payload import EMPTY, Json
 from .refusals import error_message
 
@@ -96,16 +89,7 @@ def _failed(event: Result, result: TaskResult, max_payload_bytes: int) -> None:
 
 def payload(raw: bytes, path: str, max_bytes: int) -> Json:
     """A JSON object as it came; empty bytes are {}. Raises InvalidArgument."""
-    if not raw:
-        return EMPTY
-    if len(raw) > max_bytes:
-        raise InvalidArgument(
-            Reason.TOO_LARGE, f"{path} is {len(raw)} bytes, {max_bytes} are allowed: store it elsewhere"
-        )
-    fault = check_object(raw)
-    if fault is not None:
-        raise InvalidArgument(Reason.INVALID_JSON, f"{path}: {fault}")
-    return Json(raw)
+    return check_object(raw, field=path, limit=max_bytes) if raw else EMPTY
 
 
 def _seconds(duration: Duration, path: str) -> int:
@@ -143,7 +127,7 @@ def refused(refusal: MaestosoError) -> Answer:
 
 
 def unavailable() -> Answer:
-    refusal = Refused(
+    refusal = Unavailable(
         Reason.STORE_UNAVAILABLE,
         "the result could not be stored: keep it and report it again",
         retry_after_ms=RETRY_LATER_MS,
