@@ -176,7 +176,7 @@ class Dispatcher:
             self.supersede(older)
             if older.room.births:
                 self._former[session.session_id] = older.room
-                session.room.births_shut = True
+            session.room.births_shut = session.session_id in self._former
         self._sessions[session.session_id] = session
         for ring in self.matching.enter(session.room):
             self._take(ring)
