@@ -95,7 +95,8 @@ class Deliveries:
 
     def drop(self, delivery: Delivery) -> None:
         """Forget it; a delivery that is not here is no error."""
-        if self._by_token.pop(delivery.token, None) is delivery:
+        if self._by_token.get(delivery.token) is delivery:
+            del self._by_token[delivery.token]
             del self._by_task[delivery.workflow_id, delivery.seq]
 
     def of_workflow(self, workflow_id: str, seqs: Iterable[int]) -> Iterator[Delivery]:

@@ -65,7 +65,6 @@ TAKE_MOST = 200
 """Rows of one take: as many as ride well in one statement."""
 WATERMARK_MS = 1_000
 """How long a watermark is believed."""
-LOG_LINE_MAX = 4_096
 LOG_LINES_WAITING_MAX = 50_000
 """Lines that wait for the database; more are dropped and counted."""
 
@@ -380,6 +379,12 @@ class Dispatcher:
                 progress[delivery] = output or progress.get(delivery, b"")
         self.owes()
 
+    def progressed(self, token: bytes) -> None:
+        """A unary call says that the worker goes on."""
+        delivery = self.deliveries.get(token)
+        if delivery is not None:
+            delivery.progress_ms = self._clock.now_ms()
+
     def _logged(self, session: Session, event: Logged, now_ms: int) -> None:
         for line in event.lines:
             known = read_token(line.token)
@@ -393,7 +398,7 @@ class Dispatcher:
         if len(logs) >= LOG_LINES_WAITING_MAX:
             self.dropped_log_lines += 1
         else:
-            logs.append(LogEntry(workflow_id, seq, at_ms, line[:LOG_LINE_MAX]))
+            logs.append(LogEntry(workflow_id, seq, at_ms, line[: reports.LOG_LINE_MAX]))
 
     def _cancel_answered(self, session: Session, event: CancelAnswered, now_ms: int) -> None:
         for item in event.answers:
@@ -497,13 +502,8 @@ class Dispatcher:
             delivery.state = State.REPORTED
         self._outside.submit(workflow_id, change, partial(self._decided, answer, delivery))
 
-    def report_named(
-        self, result: TaskResult, current: Current | None, worker_id: str, answer: Answer
-    ) -> None:
-        """Submit a result that names its task. `current`: the task's delivery now, if it is open."""
-        if current is None:
-            answer(*reports.stale("the task has ended, or is not one that workers run"))
-            return
+    def report_named(self, result: TaskResult, current: Current, worker_id: str, answer: Answer) -> None:
+        """Submit a result that names its task. `current`: the task's delivery now."""
         reporter = result.worker_id or worker_id
         if current.delivery and current.worker_id and reporter and reporter != current.worker_id:
             answer(*reports.stale(f"the task is with worker {current.worker_id!r} now, not {reporter!r}"))
@@ -519,6 +519,14 @@ class Dispatcher:
             answer,
             self._clock.now_ms(),
         )
+
+    def report_unqueued(
+        self, result: TaskResult, workflow_id: str, seq: int, worker_id: str, answer: Answer
+    ) -> None:
+        """Submit a result for a task that no worker runs: one that waits for people, or has ended."""
+        now_ms = self._clock.now_ms()
+        reporter = result.worker_id or worker_id
+        self.submit(result, workflow_id, seq, None, reporter, 0, None, answer, now_ms)
 
     def _decided(self, answer: Answer, delivery: Delivery | None, outcome: Outcome | Exception) -> None:
         """The result was committed, or not."""
@@ -806,6 +814,23 @@ class Dispatcher:
     def _return_all(self, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
             self._return(delivery, 0)
+
+    def return_polled(self, row: Taken, worker_id: str) -> None:
+        """A row whose poller has gone before it was answered."""
+        delivery = Delivery(
+            token=make_token(row.workflow_id, row.seq, row.delivery),
+            workflow_id=row.workflow_id,
+            seq=row.seq,
+            delivery=row.delivery,
+            namespace=row.namespace,
+            queue=row.queue,
+            task_type=row.task_type,
+            size=row.size,
+            limit=row.limit,
+            session_id="",
+            worker_id=worker_id,
+        )
+        self._return(delivery, 0)
 
     def returned(self, deliveries: Iterable[tuple[Delivery, int]]) -> None:
         """Transition 7 was committed for these, each with the time it was given."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 from maestoso.task.v1.task_pb2 import TaskResult
@@ -22,8 +23,8 @@ from maestoso.task.v1.task_pb2 import TaskResult
 from ..clock import Clock
 from ..ids import canonical, split_task_id
 from ..store import deliveries as rows
-from ..store import logs, queue, sessions
-from ..store.database import Database, Unavailable
+from ..store import lists, logs, queue, sessions
+from ..store.database import Connection, Database, Unavailable
 from ..store.nodes import NodeLost
 from . import reports
 from .deliveries import Delivery, State
@@ -42,6 +43,15 @@ RETRY_MS = 200
 """Pause after a statement that did not reach the database."""
 LINES_MOST = 5_000
 """Log lines of one statement."""
+
+
+@dataclass(slots=True)
+class Named:
+    """A result that names its task instead of a delivery, who sent it and who wants to know."""
+
+    result: TaskResult
+    worker_id: str
+    answer: Answer
 
 
 class Loops:
@@ -224,33 +234,47 @@ class Loops:
             self._dispatcher.forget(session_id)
 
     async def resolve(self) -> None:
-        """Transition 14: a report without a token acts on the task's current delivery."""
-        owed = self._owed
-        if not owed.nameless:
-            return
-        named, owed.nameless = owed.nameless, []
-        try:
-            await self.report_named(
-                [
-                    (result, session.worker_id, partial(_acknowledge_named, session, result.task_id))
-                    for session, result in named
-                ]
-            )
-        except (Unavailable, NodeLost):
-            for session, result in named:
-                session.acknowledge(b"", *reports.unavailable(), task_id=result.task_id)
+        """Transition 14, on streams."""
+        named, self._owed.nameless = self._owed.nameless, []
+        by_namespace: dict[str, list[Named]] = {}
+        for session, result in named:
+            answer = partial(_acknowledge_named, session, result.task_id)
+            item = Named(result, session.worker_id, answer)
+            by_namespace.setdefault(session.namespace, []).append(item)
+        for namespace, items in by_namespace.items():
+            await self.report_named(namespace, items)
 
-    async def report_named(self, named: list[tuple[TaskResult, str, Answer]]) -> None:
-        """Submit results that name a task: (result, reporting worker, who wants to know)."""
-        known = [item for item in named if canonical(item[0].task_id) is not None]
-        for result, _, answer in named:
-            if canonical(result.task_id) is None:
-                answer(*reports.stale(f"{result.task_id[:50]!r} is not the id of a task"))
-        tasks = [split_task_id(canonical(result.task_id) or "") for result, _, _ in known]
-        async with self._database.acquire() as conn:
-            found = await rows.current_deliveries(conn, tasks)
-        for (result, worker_id, answer), current in zip(known, found, strict=True):
-            self._dispatcher.report_named(result, current, worker_id, answer)
+    async def report_named(self, namespace: str, items: list[Named]) -> None:
+        """Transition 14: results that name a task act on its current delivery. Every item is answered."""
+        known: list[tuple[Named, tuple[str, str, int]]] = []
+        for item in items:
+            task_id = canonical(item.result.task_id)
+            if task_id is None:
+                item.answer(*reports.stale(f"{item.result.task_id[:50]!r} is not the id of a task"))
+            else:
+                known.append((item, split_task_id(task_id)))
+        try:
+            async with self._database.acquire() as conn:
+                found = await rows.current_deliveries(conn, [place for _, place in known])
+                for (item, place), current in zip(known, found, strict=True):
+                    if current is not None:
+                        self._dispatcher.report_named(item.result, current, item.worker_id, item.answer)
+                    else:
+                        await self._report_unqueued(conn, namespace, item, place)
+        except Unavailable:
+            for item in items:
+                item.answer(*reports.unavailable())
+
+    async def _report_unqueued(
+        self, conn: Connection, namespace: str, item: Named, place: tuple[str, str, int]
+    ) -> None:
+        task = await lists.get_task(conn, namespace, *place)
+        if task is None:
+            item.answer(*reports.stale(f"no task {item.result.task_id} in namespace {namespace!r}"))
+        else:
+            self._dispatcher.report_unqueued(
+                item.result, task.workflow_id, task.row.seq, item.worker_id, item.answer
+            )
 
     # -- behind --------------------------------------------------------------------------------------
 
@@ -282,7 +306,6 @@ class Loops:
                         )
                         for delivery in items
                     ],
-                    now_ms=self._clock.now_ms(),
                 )
         except BaseException:
             owed.reads = items + owed.reads
@@ -324,7 +347,9 @@ class Loops:
         while owed.logs:
             lines = owed.logs[:LINES_MOST]
             async with self._database.acquire() as conn:
-                await logs.append(conn, lines)
+                await logs.append(
+                    conn, [logs.NewLine(line.workflow_id, line.seq, line.at_ms, line.line) for line in lines]
+                )
             del owed.logs[: len(lines)]
 
     async def refresh_demand(self) -> None:

@@ -29,6 +29,8 @@ from .refusals import error_message
 REASON_MAX = 500
 """Characters of a task's reason."""
 LOG_LINES_MAX = 1_000
+LOG_LINE_MAX = 4_096
+"""Characters; a longer line of a report is cut."""
 CALLBACK_MAX_S = 31_536_000
 RETRY_LATER_MS = 1_000
 

@@ -21,7 +21,7 @@ from ..errors import InvalidArgument, MaestosoError, Reason, Violation
 from ..ids import canonical, make_token, read_token, session_id
 from ..store import sessions
 from ..store.database import Database
-from ..store.sessions import TIME_TO_LIVE_MS
+from ..store.nodes import SESSION_TTL_MS
 from .deliveries import Delivery
 from .demand import Demand
 from .dispatcher import Dispatcher
@@ -164,7 +164,7 @@ class Streams:
                 session_id=session.session_id,
                 namespace=session.namespace,
                 resume_token_hash=session.resume_token_hash,
-                held=[sessions.Held(item.workflow_id, item.seq, item.delivery) for item in held],
+                held=held,
                 now_ms=self._clock.now_ms(),
                 adopt=True,
             )
@@ -192,7 +192,7 @@ class Streams:
             max_payload_bytes=self._max_payload_bytes,
             server_time=Timestamp(),
         )
-        welcome.session_ttl.FromMilliseconds(TIME_TO_LIVE_MS)
+        welcome.session_ttl.FromMilliseconds(SESSION_TTL_MS)
         welcome.fence_after.FromMilliseconds(FENCE_AFTER_MS)
         welcome.server_time.FromMilliseconds(self._clock.now_ms())
         return welcome
