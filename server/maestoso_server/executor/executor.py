@@ -12,13 +12,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..clock import Clock
 from ..engine.decide import decide
 from ..engine.decision import Decision, Outcome, QueueBirth
 from ..engine.events import Event
-from ..engine.needs import Script
+from ..engine.needs import Script, ScriptAnswer
 from ..engine.state import Header, View
 from ..store.database import Database, Unavailable
 from ..store.load import InboxMessage, LoadRequest, load
@@ -37,8 +38,8 @@ SECOND_BATCH_AT = 50
 """Ready lanes that make a second batch in flight worth its smaller batches."""
 VIEWS_MAX = 20_000
 """Idle workflows whose view is kept, at about 2 KiB each."""
-VIEW_ROWS_MAX = 600
-"""Rows a kept view may hold; a wider workflow keeps its open rows only."""
+CLOSED_ROWS_MAX = 600
+"""Ended rows that a view may hold beyond its open ones, before it keeps the open ones only."""
 
 
 class Executor:
@@ -348,12 +349,10 @@ class Executor:
         placed: list[Placed],
     ) -> None:
         decision = saved.decision
-        view = lane.view
-        assert view is not None
         lane.lost_races = 0
-        routing.apply(view, decision, rows_max=VIEW_ROWS_MAX)
         header = decision.header
         waiting: list[QueueBirth] = []
+        rows = {row.seq: row for row in decision.inserted} if decision.births else {}
         for birth in decision.births:
             session_id = saved.owners.get(birth.seq)
             if session_id is None:
@@ -362,7 +361,7 @@ class Executor:
                 self._placement.unreserve(session_id, birth)
                 waiting.append(birth)
             else:
-                placed.append(Placed(header, view.tasks[birth.seq], birth, session_id))
+                placed.append(Placed(header, rows[birth.seq], birth, session_id))
         if waiting:
             self._placement.waiting(header.namespace, waiting)
         over = [seq for seq, _ in saved.deliveries]
@@ -381,8 +380,16 @@ class Executor:
                 self._placement.deadline(birth.due_ms)
         if decision.messages:
             self._pass_on(decision, result.message_ids[lane.workflow_id])
+        for seq, script in decision.scripts.items():
+            self._answers.late(script, partial(self._script_done, lane.workflow_id, seq))
+        routing.apply(lane, decision, closed_max=CLOSED_ROWS_MAX)
         self.changes.announce(lane.workflow_id, header)
         routing.answer(lane, decision.outcomes)
+
+    def _script_done(self, workflow_id: str, seq: int, answer: ScriptAnswer) -> None:
+        """A script that was too slow to wait for has its value: an ordinary result of its row."""
+        event = routing.script_result(seq, answer, self._clock.now_ms(), self.seed())
+        self._enqueue(workflow_id, Item(event))
 
     def _pass_on(self, decision: Decision, message_ids: Sequence[int]) -> None:
         """Hand the messages that were just committed to their lanes; a crash leaves them to the inbox."""

@@ -44,6 +44,8 @@ class Lane:
     workflow_id: str
     pending: list[Item] = field(default_factory=list)
     running: list[Item] = field(default_factory=list)
+    behind: list[Item] = field(default_factory=list)
+    """Commands that wait until a bounded decision's rest is done."""
     view: View | None = None
     busy: bool = False
     queued: bool = False
@@ -108,6 +110,8 @@ class Lanes:
         lane.answers = None
         if lane.running or lane.pending or lane.reload:
             self.queue(lane)
+            return
+        if lane.behind:
             return
         del self._lanes[lane.workflow_id]
         if lane.view is not None and not lane.view.header.status.terminal:
