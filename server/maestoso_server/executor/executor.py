@@ -143,20 +143,24 @@ class Executor:
             self._idle.set()
 
     async def _batch(self, lanes: list[Lane]) -> None:
+        batch = object()
+        for lane in lanes:
+            lane.batch = batch
         try:
             try:
                 await self._load(lanes)
                 decided = await self._decide(lanes)
                 await self._save(decided)
             except Unavailable as refusal:
-                self._give_up(lanes, refusal)
+                self._give_up([lane for lane in lanes if lane.batch is batch], refusal)
             except Exception as bug:
                 log.exception("batch failed", extra={"workflows": [lane.workflow_id for lane in lanes]})
-                await self._isolate(lanes, bug)
+                await self._isolate([lane for lane in lanes if lane.batch is batch], bug)
         finally:
             self._in_flight -= 1
             for lane in lanes:
-                if lane.busy and not lane.parked:
+                if lane.batch is batch:
+                    lane.batch = None
                     self._lanes.rest(lane)
             if len(self._lanes):
                 self._kick()
@@ -246,7 +250,7 @@ class Executor:
 
     def _park(self, lane: Lane, needs: list[Any]) -> None:
         """Take the lane out of the batch until its scripts have answered."""
-        lane.parked = True
+        lane.batch = None
         task = asyncio.get_running_loop().create_task(self._fetch_scripts(lane, needs))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -259,7 +263,6 @@ class Executor:
         except Exception as bug:
             log.exception("scripts failed", extra={"workflow_id": lane.workflow_id})
             self._fail(lane, bug)
-        lane.parked = False
         lane.busy = False
         if lane.decider is None:
             self._lanes.rest(lane)
@@ -453,7 +456,7 @@ class Executor:
             self._fail(lanes[0], bug)
             return
         for lane in lanes:
-            if lane.parked or not lane.running:
+            if not lane.running:
                 continue
             lane.view = None
             lane.decider = None

@@ -53,8 +53,8 @@ class Lane:
     """The inbox may hold messages that this process was not told: load before deciding."""
     lost_races: int = 0
     decider: Generator[list[Need], list[Any], Decision] | None = None
-    parked: bool = False
-    """Out of the batch: scripts of its decision are being evaluated."""
+    batch: object | None = None
+    """The batch that it rides in; None while it is out of one (idle, or its scripts are evaluated)."""
     answers: list[Any] | None = None
     """Answers that arrived while the lane was out of the batch (scripts)."""
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..engine import messages
+from ..engine.cursor import continues
 from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
 from ..engine.events import ChildEnded, DeliveryDue, Due, Result, Start, WorkerLost
-from ..engine.cursor import continues
 from ..engine.needs import ScriptAnswer
 from ..engine.state import Header, TaskStatus, View
 from ..errors import NotFound, Reason
