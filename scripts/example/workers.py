@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from maestoso import TaskContext, worker
@@ -51,7 +52,7 @@ async def send_confirmation(order_id: str, receipt: str, label: str) -> dict[str
     return {"letter": f"Your order {order_id} is on its way ({label}); {receipt}."}
 
 
-WORKERS = [
+WORKERS: list[Callable[..., Any]] = [
     reserve_stock,
     book_courier,
     declare_customs,
