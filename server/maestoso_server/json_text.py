@@ -41,13 +41,13 @@ class JsonFault(ValueError):
         self.column = column
 
 
-def check_value(raw: bytes, *, field: str, limit: int) -> Json:
+def check_value(raw: bytes, *, field: str, limit: int | None = None) -> Json:
     """The JSON value in `raw`, parsed once, its text kept.
 
-    `field` names it in the refusal; `limit` is the most bytes that it may have. Raises
-    InvalidArgument (INVALID_JSON with line and column, or TOO_LARGE).
+    `field` names it in the refusal; `limit` is the most bytes that it may have, where the caller
+    has not looked already. Raises InvalidArgument (INVALID_JSON with line and column, or TOO_LARGE).
     """
-    if len(raw) > limit:
+    if limit is not None and len(raw) > limit:
         raise InvalidArgument(
             Reason.TOO_LARGE,
             f"{field} has {len(raw):,} bytes; at most {limit:,} are allowed",
@@ -59,7 +59,7 @@ def check_value(raw: bytes, *, field: str, limit: int) -> Json:
         raise _refusal(field, fault) from None
 
 
-def check_object(raw: bytes, *, field: str, limit: int) -> Json:
+def check_object(raw: bytes, *, field: str, limit: int | None = None) -> Json:
     """As `check_value`, for a field that must be a JSON object."""
     checked = check_value(raw, field=field, limit=limit)
     if not isinstance(checked.value, dict):

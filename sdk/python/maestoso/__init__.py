@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._channel import Tls
-    from ._client import Client
+    from ._client import Client, Start
     from ._errors import (
         Aborted,
         AlreadyExists,
@@ -51,7 +51,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "_channel": ("Tls",),
-    "_client": ("Client",),
+    "_client": ("Client", "Start"),
     "_errors": (
         "Aborted",
         "AlreadyExists",
@@ -97,6 +97,7 @@ __all__ = [
     "PermissionDenied",
     "ResourceExhausted",
     "ServerError",
+    "Start",
     "TaskCanceled",
     "TaskContext",
     "TaskError",

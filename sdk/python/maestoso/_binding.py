@@ -86,7 +86,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     while isinstance(function, functools.partial):
         function = function.func
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
-        function = function.__call__  # an object that is called
+        function = getattr(function, "__call__")  # noqa: B004, B009 - an object that is called
     try:
         return typing.get_type_hints(function)
     except NameError as error:

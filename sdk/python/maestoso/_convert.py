@@ -186,7 +186,8 @@ def _fixed_tuple(items: list[Converter]) -> Converter:
         if not isinstance(value, list) or len(value) != len(items):
             raise _refuse(value, path, f"an array of {len(items)}")
         return tuple(
-            item(each, f"{path}[{index}]") for index, (item, each) in enumerate(zip(items, value, strict=True))
+            item(each, f"{path}[{index}]")
+            for index, (item, each) in enumerate(zip(items, value, strict=True))
         )
 
     return convert

@@ -126,15 +126,7 @@ class FrameRefused:
 
 
 Event: TypeAlias = (
-    Opened
-    | Assigned
-    | Cancelled
-    | Revoked
-    | Moved
-    | NodesChanged
-    | DrainAsked
-    | Dropped
-    | FrameRefused
+    Opened | Assigned | Cancelled | Revoked | Moved | NodesChanged | DrainAsked | Dropped | FrameRefused
 )
 
 
@@ -332,16 +324,16 @@ class Session:
             self._results.append(result)
 
     def release(self, token: bytes) -> None:
-        """A cancelled delivery has stopped: it is neither held nor reported."""
+        """Nothing more is said about a delivery: it was cancelled, or never started and not resumed."""
         self.held.pop(token, None)
 
-    def hand_back(self, tokens: Sequence[bytes], reason: task_service_pb2.NackReason) -> None:
+    def hand_back(self, tokens: Sequence[bytes], reason: task_service_pb2.NackReason.ValueType) -> None:
         """Deliveries that were never started: somebody else may run them; no attempt is spent."""
         mine = [token for token in tokens if self.held.pop(token, None) is not None]
         if mine:
             self._nack(mine, reason)
 
-    def _nack(self, tokens: Sequence[bytes], reason: task_service_pb2.NackReason) -> None:
+    def _nack(self, tokens: Sequence[bytes], reason: task_service_pb2.NackReason.ValueType) -> None:
         nacks = [task_service_pb2.Nack(token=token, reason=reason) for token in tokens]
         self._urgent.append(task_service_pb2.ConnectRequest(nacks=task_service_pb2.Nacks(nacks=nacks)))
 
@@ -356,7 +348,7 @@ class Session:
             del self._lines[: LINES_WAITING_MAX // 10]
         self._lines.append(task_service_pb2.LogLine(token=token, line=line, time=timestamp(time)))
 
-    def answer_cancel(self, token: bytes, answer: task_service_pb2.CancelAnswer) -> None:
+    def answer_cancel(self, token: bytes, answer: task_service_pb2.CancelAnswer.ValueType) -> None:
         """What was done about a Cancelled."""
         item = task_service_pb2.CancelAnswerItem(token=token, answer=answer)
         answers = task_service_pb2.CancelAnswers(answers=[item])
@@ -473,32 +465,31 @@ def timestamp(seconds: float) -> Timestamp:
 
 
 class Fence:
-    """When a worker must stop its handlers because it has lost touch with all nodes.
+    """When the handlers of a session must stop, because no node has said a word to it.
 
-    One for all sessions of a worker: a word from any node will do. A node that loses its database
-    says so (`degraded`); from then on silence proves nothing, and the fence stays open until a
-    node is heard that has its database.
+    Its session may be resumed at any node, so a word from whichever node carries it will do. Nodes
+    let a session live for longer than this after its stream has ended: who is silent for `after`
+    seconds stops before somebody else may start.
     """
 
     def __init__(self, now: float, after: float = FENCE_AFTER) -> None:
         self.after = after
-        self.degraded = False
         self.closed = False
-        self._heard = now
+        self.heard_at = now
 
     def heard(self, now: float) -> None:
-        """A frame came from some node."""
-        self._heard = now
+        """A frame came."""
+        self.heard_at = now
         self.closed = False
 
-    def due(self) -> float | None:
-        """When the fence closes unless a word comes; None while it is closed, or must not close."""
-        return None if self.closed or self.degraded else self._heard + self.after
+    @property
+    def due(self) -> float:
+        """When the fence closes unless a word comes."""
+        return self.heard_at + self.after
 
     def close_if_due(self, now: float) -> bool:
-        """Whether the fence closes now: stop all handlers. True once, until a word comes again."""
-        due = self.due()
-        if due is None or now < due:
+        """Whether the fence closes now: stop the handlers. True once, until a word comes again."""
+        if self.closed or now < self.due:
             return False
         self.closed = True
         return True

@@ -62,9 +62,7 @@ def worker(task_type: str, *, concurrency: int | None = None, domain: str = "") 
         raise ValueError("concurrency is at least 1")
 
     def mark(function: F) -> F:
-        handler = Handler(
-            task_type=task_type, function=function, concurrency=concurrency, domain=domain
-        )
+        handler = Handler(task_type=task_type, function=function, concurrency=concurrency, domain=domain)
         setattr(function, _MARK, (*getattr(function, _MARK, ()), handler))
         return function
 
@@ -186,7 +184,7 @@ class TaskContext:
     @property
     def schedule_time(self) -> datetime.datetime:
         """When the attempt was created, in UTC."""
-        return self._assignment.schedule_time.ToDatetime(tzinfo=datetime.timezone.utc)
+        return self._assignment.schedule_time.ToDatetime(tzinfo=datetime.UTC)
 
     @property
     def raw_input(self) -> bytes:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from ..errors import NotFound, Reason
 from ..store import metadata
 from ..store.database import Database
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+"""What a namespace may be called."""
 
 
 class Namespaces:
@@ -18,11 +23,13 @@ class Namespaces:
         """Return if it exists; raises NotFound."""
         if namespace in self._seen:
             return
-        async with self._database.acquire() as connection:
-            found = await metadata.metadata_revision(connection, namespace)
-        if found is None:
+        if not NAME.fullmatch(namespace) or not await self._exists(namespace):
             raise NotFound(
                 Reason.NAMESPACE_NOT_FOUND,
-                f"namespace {namespace!r} does not exist; create it, or use `default`",
+                f"namespace {namespace[:63]!r} does not exist; create it, or use `default`",
             )
         self._seen.add(namespace)
+
+    async def _exists(self, namespace: str) -> bool:
+        async with self._database.acquire() as connection:
+            return await metadata.metadata_revision(connection, namespace) is not None
