@@ -314,13 +314,10 @@ def _owner(folder: Path) -> Owner:
     `nobody`. The user must exist, since initdb asks for its name."""
     if os.geteuid() != 0:
         return Owner(_name_of(os.geteuid()), -1, -1)
-    uid = folder.stat().st_uid
-    for find in (lambda: pwd.getpwuid(uid), lambda: pwd.getpwnam("postgres"), lambda: pwd.getpwnam("nobody")):
-        try:
-            entry = find()
-        except KeyError:
-            continue
-        if entry.pw_uid != 0:
+    users = {entry.pw_uid: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
+    names = {entry.pw_name: entry for entry in users.values()}
+    for entry in (users.get(folder.stat().st_uid), names.get("postgres"), names.get("nobody")):
+        if entry is not None:
             return Owner(entry.pw_name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedError(
         "Postgres refuses to run as root, and this machine has neither a user `postgres` nor `nobody`: "

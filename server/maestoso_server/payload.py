@@ -35,6 +35,13 @@ class Json:
         made._value = value
         return made
 
+    @classmethod
+    def parsed(cls, raw: bytes, value: Any) -> Json:
+        """Text and value of one who has just parsed it."""
+        made = cls(raw)
+        made._value = value
+        return made
+
     @property
     def raw(self) -> bytes:
         if self._raw is None:

@@ -168,8 +168,10 @@ CREATE TABLE task (
   PRIMARY KEY (workflow_id, seq)
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX task_key ON task (workflow_id, generation, reference, path, attempt);
--- Open rows of one workflow: terminate, pause, explain. Narrow: closed rows leave it.
-CREATE INDEX task_open ON task (workflow_id, seq) WHERE status <= 2;
+-- What is inside a container (a join's or a loop's output). Only rows of containers are in it, and
+-- no column of it changes, so that ending a task stays a HOT update: for the same reason there is no
+-- index on status (open and failed rows are found by key, for the rare commands that need them).
+CREATE INDEX task_scope ON task (workflow_id, scope, path) WHERE scope > 0;
 
 -- The ownership of every open worker or system task, from birth to end.
 -- owner_epoch: NULL waits for a taker; 0 polled, belongs to no node; -1 asleep until due_ms; else a node.
@@ -289,4 +291,181 @@ CREATE TABLE audit (
   action text NOT NULL,
   resource text NOT NULL,
   PRIMARY KEY (namespace, id)
+);
+
+
+-- The shapes in which a save hands its rows to Postgres: one array of a composite a class of rows,
+-- half the client's cost of one array a column. `n` is the place of the row's workflow in the save,
+-- counted from 1. A later migration that needs another shape makes a new type.
+CREATE TYPE saved_start AS (
+  n integer,
+  id uuid,
+  namespace text,
+  revision bigint,
+  status smallint,
+  generation integer,
+  snapshot_id uuid,
+  name text,
+  version integer,
+  parent_id uuid,
+  parent_seq integer,
+  priority smallint,
+  correlation_id text,
+  created_ms bigint,
+  clock_ms bigint,
+  updated_ms bigint,
+  ended_ms bigint,
+  next_seq integer,
+  open integer,
+  permissive_failed integer,
+  last_task integer,
+  cursor bytea,
+  metadata_revision bigint,
+  keyed boolean,
+  input bytea,
+  output bytea,
+  variables bytea,
+  task_to_domain bytea,
+  reason text,
+  failed_task integer,
+  created_by text,
+  traceparent text,
+  idempotency_key text
+);
+
+CREATE TYPE saved_key AS (
+  namespace text,
+  key text,
+  workflow_id uuid,
+  created_ms bigint,
+  metadata_revision bigint
+);
+
+CREATE TYPE saved_header AS (
+  n integer,
+  revision bigint,
+  status smallint,
+  generation integer,
+  clock_ms bigint,
+  updated_ms bigint,
+  ended_ms bigint,
+  next_seq integer,
+  open integer,
+  permissive_failed integer,
+  last_task integer,
+  cursor bytea
+);
+
+CREATE TYPE saved_definition AS (
+  n integer,
+  snapshot_id uuid,
+  name text,
+  version integer
+);
+
+CREATE TYPE saved_payload AS (
+  n integer,
+  output bytea,
+  variables bytea,
+  reason text,
+  failed_task integer
+);
+
+CREATE TYPE saved_task AS (
+  n integer,
+  seq integer,
+  generation integer,
+  reference text,
+  path text,
+  attempt integer,
+  scope integer,
+  type text,
+  name text,
+  status smallint,
+  scheduled_ms bigint,
+  first_scheduled_ms bigint,
+  started_ms bigint,
+  updated_ms bigint,
+  ended_ms bigint,
+  retried_seq integer,
+  superseded boolean,
+  queued boolean,
+  callback_after_s integer,
+  poll_count integer,
+  child_id uuid,
+  worker_id text,
+  domain text,
+  reason text,
+  state bytea,
+  input bytea,
+  output bytea
+);
+
+-- A queue row that a save ends or puts to sleep. `delivery` NULL: whatever it carries.
+-- `wake_ms` NULL: the row ends.
+CREATE TYPE saved_touch AS (
+  n integer,
+  seq integer,
+  delivery integer,
+  expired boolean,
+  wake_ms bigint
+);
+
+-- `queue_place` is the place of (namespace, queue, rank) in the save's list of short cuts.
+CREATE TYPE saved_birth AS (
+  n integer,
+  seq integer,
+  namespace text,
+  queue text,
+  task_type text,
+  rank smallint,
+  due_ms bigint,
+  size integer,
+  task_limit integer,
+  response_s integer,
+  timeout_s integer,
+  total_due_ms bigint,
+  redeliver_on_loss boolean,
+  session_id uuid,
+  deadline_ms bigint,
+  queue_place integer
+);
+
+CREATE TYPE saved_queue AS (
+  namespace text,
+  queue text,
+  rank smallint
+);
+
+-- A row that goes: of `task`, or of `deadline`.
+CREATE TYPE saved_removal AS (
+  n integer,
+  seq integer
+);
+
+CREATE TYPE saved_deadline AS (
+  n integer,
+  seq integer,
+  due_ms bigint
+);
+
+CREATE TYPE saved_message AS (
+  n integer,
+  workflow_id uuid,
+  kind smallint,
+  body bytea,
+  due_ms bigint,
+  parked boolean
+);
+
+CREATE TYPE saved_answer AS (
+  n integer,
+  id bigint,
+  outcome bytea
+);
+
+CREATE TYPE saved_fragment AS (
+  n integer,
+  seq integer,
+  document bytea
 );

@@ -15,17 +15,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmaestoso/error/v1/error.proto\x12\x11maestoso.error.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc8\x01\n\x05\x45rror\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.maestoso.error.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x30\n\nviolations\x18\x03 \x03(\x0b\x32\x1c.maestoso.error.v1.Violation\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06remedy\x18\x06 \x01(\t\"H\n\tViolation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x04 \x01(\x05*\x99\x05\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16REASON_INVALID_REQUEST\x10\x01\x12\x1d\n\x19REASON_INVALID_DEFINITION\x10\x02\x12\x17\n\x13REASON_INVALID_JSON\x10\x03\x12\x14\n\x10REASON_TOO_LARGE\x10\x04\x12\x1e\n\x1aREASON_NAMESPACE_NOT_FOUND\x10\x05\x12\x1f\n\x1bREASON_DEFINITION_NOT_FOUND\x10\x06\x12\x1d\n\x19REASON_WORKFLOW_NOT_FOUND\x10\x07\x12\x19\n\x15REASON_TASK_NOT_FOUND\x10\x08\x12\x19\n\x15REASON_NODE_NOT_FOUND\x10\t\x12\x1c\n\x18REASON_DEFINITION_EXISTS\x10\n\x12\x1f\n\x1bREASON_IDEMPOTENCY_CONFLICT\x10\x0b\x12\x16\n\x12REASON_WRONG_STATE\x10\x0c\x12\x16\n\x12REASON_STALE_TOKEN\x10\r\x12\x1a\n\x16REASON_UNAUTHENTICATED\x10\x0e\x12\x1c\n\x18REASON_PERMISSION_DENIED\x10\x0f\x12\x1c\n\x18REASON_STORE_UNAVAILABLE\x10\x10\x12\x18\n\x14REASON_NODE_STOPPING\x10\x11\x12\x15\n\x11REASON_OVERLOADED\x10\x12\x12\x1d\n\x19REASON_SESSION_SUPERSEDED\x10\x13\x12\x14\n\x10REASON_BAD_FRAME\x10\x14\x12\x13\n\x0fREASON_INTERNAL\x10\x15\x12\x1b\n\x17REASON_NAMESPACE_EXISTS\x10\x16\x12\x18\n\x14REASON_UNIMPLEMENTED\x10\x17\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmaestoso/error/v1/error.proto\x12\x11maestoso.error.v1\x1a\x1egoogle/protobuf/duration.proto\"\xe4\x01\n\x05\x45rror\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.maestoso.error.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x30\n\nviolations\x18\x03 \x03(\x0b\x32\x1c.maestoso.error.v1.Violation\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06remedy\x18\x06 \x01(\t\x12\x1a\n\x12omitted_violations\x18\x07 \x01(\x05\"H\n\tViolation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x04 \x01(\x05*\x99\x05\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16REASON_INVALID_REQUEST\x10\x01\x12\x1d\n\x19REASON_INVALID_DEFINITION\x10\x02\x12\x17\n\x13REASON_INVALID_JSON\x10\x03\x12\x14\n\x10REASON_TOO_LARGE\x10\x04\x12\x1e\n\x1aREASON_NAMESPACE_NOT_FOUND\x10\x05\x12\x1f\n\x1bREASON_DEFINITION_NOT_FOUND\x10\x06\x12\x1d\n\x19REASON_WORKFLOW_NOT_FOUND\x10\x07\x12\x19\n\x15REASON_TASK_NOT_FOUND\x10\x08\x12\x19\n\x15REASON_NODE_NOT_FOUND\x10\t\x12\x1c\n\x18REASON_DEFINITION_EXISTS\x10\n\x12\x1f\n\x1bREASON_IDEMPOTENCY_CONFLICT\x10\x0b\x12\x16\n\x12REASON_WRONG_STATE\x10\x0c\x12\x16\n\x12REASON_STALE_TOKEN\x10\r\x12\x1a\n\x16REASON_UNAUTHENTICATED\x10\x0e\x12\x1c\n\x18REASON_PERMISSION_DENIED\x10\x0f\x12\x1c\n\x18REASON_STORE_UNAVAILABLE\x10\x10\x12\x18\n\x14REASON_NODE_STOPPING\x10\x11\x12\x15\n\x11REASON_OVERLOADED\x10\x12\x12\x1d\n\x19REASON_SESSION_SUPERSEDED\x10\x13\x12\x14\n\x10REASON_BAD_FRAME\x10\x14\x12\x13\n\x0fREASON_INTERNAL\x10\x15\x12\x1b\n\x17REASON_NAMESPACE_EXISTS\x10\x16\x12\x18\n\x14REASON_UNIMPLEMENTED\x10\x17\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'maestoso.error.v1.error_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_REASON']._serialized_start=362
-  _globals['_REASON']._serialized_end=1027
+  _globals['_REASON']._serialized_start=390
+  _globals['_REASON']._serialized_end=1055
   _globals['_ERROR']._serialized_start=85
-  _globals['_ERROR']._serialized_end=285
-  _globals['_VIOLATION']._serialized_start=287
-  _globals['_VIOLATION']._serialized_end=359
+  _globals['_ERROR']._serialized_end=313
+  _globals['_VIOLATION']._serialized_start=315
+  _globals['_VIOLATION']._serialized_end=387
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,156 @@
+"""Compiled definitions: which snapshot a start uses, and the plan of every snapshot.
+
+Snapshots are immutable and named by their content, so plans are cached without a doubt. What may
+go out of date is only which snapshot a name stands for now: that is cached with the namespace's
+`metadata_revision`, and a start's save refuses an outdated one (`Outdated`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from ..clock import Clock
+from ..definitions import snapshot
+from ..definitions.models import WorkflowDefinition
+from ..engine.needs import Child, ChildAnswer
+from ..engine.plan import Plan, compile
+from ..errors import InvalidArgument, MaestosoError, NotFound, Reason, Violation
+from ..payload import decode, encode
+from ..store import metadata
+from ..store.database import Database
+
+PLANS_MAX = 2_000
+"""Plans kept, least recently used ones first to go."""
+
+
+@dataclass(slots=True, frozen=True)
+class Resolved:
+    """What a start runs on, as of `metadata_revision` of its namespace."""
+
+    snapshot_id: str
+    name: str
+    version: int
+    metadata_revision: int
+
+
+class Plans:
+    """Resolves names to snapshots and snapshots to plans."""
+
+    def __init__(self, *, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._resolved: dict[tuple[str, str, int], Resolved] = {}
+        self._task_definitions: dict[tuple[str, str], Any] = {}
+
+    def known(self, snapshot_id: str) -> Plan | None:
+        """The plan, if it is in memory."""
+        plan = self._plans.get(snapshot_id)
+        if plan is not None:
+            self._plans.move_to_end(snapshot_id)
+        return plan
+
+    async def load(self, namespace: str, snapshot_id: str) -> Plan:
+        """The plan of a stored snapshot."""
+        async with self._database.acquire() as connection:
+            document = await metadata.get_snapshot(connection, namespace, snapshot_id)
+        if document is None:
+            raise NotFound(Reason.DEFINITION_NOT_FOUND, f"snapshot {snapshot_id} is not stored")
+        return self._keep(snapshot_id, compile(WorkflowDefinition.model_validate(decode(document))))
+
+    def forget(self, namespace: str) -> None:
+        """Definitions of this namespace changed."""
+        self._resolved = {key: value for key, value in self._resolved.items() if key[0] != namespace}
+        self._task_definitions = {
+            key: value for key, value in self._task_definitions.items() if key[0] != namespace
+        }
+
+    async def resolve(self, namespace: str, name: str, version: int | None) -> Resolved:
+        """The snapshot that a start of this name uses now; `version` None = the highest.
+
+        Raises NotFound for the namespace or the definition."""
+        key = (namespace, name, -1 if version is None else version)
+        resolved = self._resolved.get(key)
+        if resolved is None:
+            resolved = self._resolved[key] = await self._resolve(namespace, name, version)
+        return resolved
+
+    async def inline(self, namespace: str, document: Any) -> Resolved:
+        """The snapshot of a definition given in the request itself (already validated)."""
+        async with self._database.acquire() as connection:
+            revision = await self._revision(connection, namespace)
+            return await self._snapshot(connection, namespace, document, revision)
+
+    async def child(self, namespace: str, need: Child) -> ChildAnswer:
+        """The snapshot of a SUB_WORKFLOW's child, or why there is none."""
+        try:
+            if need.definition is not None:
+                resolved = await self.inline(namespace, need.definition)
+            else:
+                resolved = await self.resolve(namespace, need.name, need.version)
+        except MaestosoError as refusal:
+            return ChildAnswer(error=refusal.message)
+        return ChildAnswer(snapshot_id=resolved.snapshot_id, name=resolved.name, version=resolved.version)
+
+    async def task_definition(self, namespace: str, name: str) -> Any:
+        """The registered task definition, as JSON value; None where there is none."""
+        key = (namespace, name)
+        if key not in self._task_definitions:
+            async with self._database.acquire() as connection:
+                found = await metadata.get_task_documents(connection, namespace, [name])
+            raw = found.get(name)
+            self._task_definitions[key] = None if raw is None else decode(raw)
+        return self._task_definitions[key]
+
+    async def _resolve(self, namespace: str, name: str, version: int | None) -> Resolved:
+        async with self._database.acquire() as connection:
+            # The revision is read first: a change after it makes the start's save refuse.
+            revision = await self._revision(connection, namespace)
+            raw = await metadata.get_workflow_document(connection, namespace, name, version)
+            if raw is None:
+                wanted = name if version is None else f"{name} version {version}"
+                raise NotFound(
+                    Reason.DEFINITION_NOT_FOUND,
+                    f"no workflow definition {wanted} in namespace {namespace}; register it first",
+                )
+            return await self._snapshot(connection, namespace, decode(raw), revision)
+
+    async def _revision(self, connection: Any, namespace: str) -> int:
+        revision = await metadata.metadata_revision(connection, namespace)
+        if revision is None:
+            raise NotFound(
+                Reason.NAMESPACE_NOT_FOUND,
+                f"namespace {namespace} does not exist; create it or use `default`",
+            )
+        return revision
+
+    async def _snapshot(self, connection: Any, namespace: str, document: Any, revision: int) -> Resolved:
+        names = snapshot.task_names(document)
+        tasks = await metadata.get_task_documents(connection, namespace, names)
+        children = snapshot.unpinned_children(document)
+        pinned = await metadata.latest_versions(connection, namespace, children)
+        snapshot_id, raw = snapshot.snapshot(
+            document, {name: decode(task) for name, task in tasks.items()}, pinned
+        )
+        definition = WorkflowDefinition.model_validate(decode(raw))
+        if self.known(snapshot_id) is None:
+            plan = compile(definition)
+            await metadata.put_snapshot(
+                connection,
+                namespace,
+                snapshot_id,
+                name=definition.name,
+                version=definition.version,
+                document=raw,
+                now_ms=self._clock.now_ms(),
+            )
+            self._keep(snapshot_id, plan)
+        return Resolved(snapshot_id, definition.name, definition.version, revision)
+
+    def _keep(self, snapshot_id: str, plan: Plan) -> Plan:
+        self._plans[snapshot_id] = plan
+        if len(self._plans) > PLANS_MAX:
+            self._plans.popitem(last=False)
+        return plan

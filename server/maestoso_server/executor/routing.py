@@ -1,0 +1,216 @@
+"""Small, synchronous steps between a batch and its lanes: who is told what, and what a view becomes.
+
+No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..engine import messages
+from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
+from ..engine.events import ChildEnded, DeliveryDue, Due, Result, Start, WorkerLost
+from ..engine.state import Header, View
+from ..errors import NotFound, Reason
+from ..store.load import InboxMessage, Loaded
+from .lanes import Item, Lane
+
+Listener = Callable[[Header], None]
+
+
+class Changes:
+    """Tells watchers in this process that a workflow changed. Hints only: watchers also poll."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[Listener]] = {}
+
+    def subscribe(self, workflow_id: str, listener: Listener) -> Callable[[], None]:
+        """`listener` is called with the new header after every commit here; call the answer to stop."""
+        self._listeners.setdefault(workflow_id, set()).add(listener)
+
+        def stop() -> None:
+            listeners = self._listeners.get(workflow_id)
+            if listeners is not None:
+                listeners.discard(listener)
+                if not listeners:
+                    del self._listeners[workflow_id]
+
+        return stop
+
+    def announce(self, workflow_id: str, header: Header) -> None:
+        listeners = self._listeners.get(workflow_id)
+        if listeners:
+            for listener in tuple(listeners):
+                listener(header)
+
+
+def named(items: Sequence[Item]) -> list[int]:
+    """The task rows that these events name."""
+    seqs: list[int] = []
+    for item in items:
+        event = item.event
+        if isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded) and event.seq:
+            seqs.append(event.seq)
+    return seqs
+
+
+def guards(
+    items: Sequence[Item], outcomes: Sequence[Outcome]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The deliveries that the applied events speak for: (by report or loss, by deadline)."""
+    deliveries: list[tuple[int, int]] = []
+    expired: list[tuple[int, int]] = []
+    for item, outcome in zip(items, outcomes, strict=True):
+        if outcome.verdict is not Verdict.APPLIED:
+            continue
+        event = item.event
+        kind = type(event)
+        if kind is Result:
+            if event.delivery is not None:  # type: ignore[attr-defined]
+                deliveries.append((event.seq, event.delivery))  # type: ignore[attr-defined]
+        elif kind is DeliveryDue:
+            expired.append((event.seq, event.delivery))  # type: ignore[attr-defined]
+        elif kind is WorkerLost:
+            deliveries.append((event.seq, event.delivery))  # type: ignore[attr-defined]
+    return deliveries, expired
+
+
+def take_in(lane: Lane, loaded: Loaded | None, now_ms: int, seed: Callable[[], int]) -> None:
+    """Put what was loaded into the lane: rows into its view, messages before its other events.
+
+    An event whose message is gone was applied by another node and is dropped."""
+    lane.reload = False
+    if loaded is None:
+        lane.view = None
+        if lane.running and lane.running[0].header is not None:
+            lane.view = View(lane.running[0].header, whole=True)
+        return
+    view = lane.view
+    if view is None or view.header.revision != loaded.view.header.revision:
+        lane.view = loaded.view
+    else:
+        for row in loaded.view.tasks.values():
+            view.add(row)
+    stored = {message.id for message in loaded.messages}
+    mine = {item.message_id for item in lane.running if item.message_id}
+    kept = [item for item in lane.running if not item.message_id or item.message_id in stored]
+    drained = [received(message, now_ms, seed()) for message in loaded.messages if message.id not in mine]
+    lane.running = drained + kept
+
+
+def received(message: InboxMessage, now_ms: int, seed: int) -> Item:
+    """The event that an inbox row carries."""
+    body = message.body.raw
+    if message.kind is MessageKind.CHILD_START:
+        header = messages.child_header(message.workflow_id, body, now_ms)
+        return Item(Start(now_ms=now_ms, seed=seed), message_id=message.id, header=header)
+    event = messages.decode(message.kind, body, now_ms=now_ms, seed=seed)
+    return Item(event, message_id=message.id, origin_epoch=message.origin_epoch)
+
+
+def sent(message: Message, message_id: int) -> InboxMessage:
+    """The inbox row that a decision's message became."""
+    return InboxMessage(
+        id=message_id,
+        workflow_id=message.workflow_id,
+        sender_id=None,
+        kind=message.kind,
+        body=message.body,
+        due_ms=message.due_ms,
+        origin_epoch=0,
+    )
+
+
+def apply(view: View, decision: Decision, *, rows_max: int) -> None:
+    """The view after the commit of a decision; closed rows of a wide workflow are let go."""
+    view.header = decision.header
+    for row in decision.inserted:
+        view.add(row)
+    for row in decision.updated:
+        view.add(row)
+    for seq in decision.deleted:
+        row_ = view.tasks.pop(seq, None)
+        if row_ is not None:
+            view.newest.pop((row_.reference, row_.path), None)
+    if len(view.tasks) > rows_max:
+        _narrow(view)
+
+
+def _narrow(view: View) -> None:
+    view.whole = False
+    closed = [row for row in view.tasks.values() if row.status >= 3 and row.state is None]
+    for row in closed:
+        del view.tasks[row.seq]
+        key = (row.reference, row.path)
+        if view.newest.get(key) == row.seq:
+            del view.newest[key]
+
+
+def answer(lane: Lane, outcomes: Sequence[Outcome]) -> None:
+    """Tell everybody who waits what became of the running events."""
+    running, lane.running = lane.running, []
+    for item, outcome in zip(running, outcomes, strict=True):
+        if item.done is not None:
+            item.done(outcome)
+
+
+def refuse_absent(lane: Lane) -> None:
+    """The workflow does not exist (any more)."""
+    running, lane.running = lane.running, []
+    for item in running:
+        if item.done is not None:
+            item.done(
+                NotFound(
+                    Reason.WORKFLOW_NOT_FOUND,
+                    f"workflow {lane.workflow_id} does not exist; check the id and the namespace",
+                )
+            )
+
+
+class Existing(Exception):
+    """A start lost its idempotency key to `workflow_id`."""
+
+    def __init__(self, workflow_id: str) -> None:
+        super().__init__(workflow_id)
+        self.workflow_id = workflow_id
+
+
+class Outdated(Exception):
+    """A start was decided on definitions that changed meanwhile: resolve and start again."""
+
+
+def answer_existing(lane: Lane, winner: str) -> None:
+    _refuse(lane, Existing(winner))
+
+
+def answer_metadata_stale(lane: Lane) -> None:
+    _refuse(lane, Outdated())
+
+
+def _refuse(lane: Lane, error: Exception) -> None:
+    running, lane.running = lane.running, []
+    for item in running:
+        if item.done is not None:
+            item.done(error)
+
+
+LOST = Outcome(Verdict.STALE, "the token is not the task's current delivery")
+
+
+def answer_lost(lane: Lane, lost: set[int]) -> None:
+    """The delivery of these tasks is not theirs any more: STALE, never decided again."""
+    kept: list[Item] = []
+    for item in lane.running:
+        event = item.event
+        if isinstance(event, Result | DeliveryDue | WorkerLost) and event.seq in lost:
+            if item.done is not None:
+                item.done(LOST)
+        else:
+            kept.append(item)
+    lane.running = kept
+
+
+def again(lane: Lane, now_ms: int) -> None:
+    """The rest is decided again, at a later time, on what the winner left."""
+    for item in lane.running:
+        item.event.now_ms = now_ms

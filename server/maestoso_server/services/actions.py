@@ -1,0 +1,105 @@
+"""What each RPC does, in the words that rights are given in: one table, and nothing is served without
+a row in it. `*:read` covers whatever changes nothing.
+
+A row also says how to read from the request which namespace and which resource it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .security import EVERY_NAMESPACE
+
+DEFAULT_NAMESPACE = "default"
+
+
+def namespace_of(request: Any) -> str:
+    """The namespace a request names; empty means `default`."""
+    return request.namespace or DEFAULT_NAMESPACE
+
+
+def _cluster(request: Any) -> str:
+    return EVERY_NAMESPACE
+
+
+def _no_resource(request: Any) -> Iterable[str]:
+    return ("",)
+
+
+def _field(name: str) -> Callable[[Any], Iterable[str]]:
+    def read(request: Any) -> Iterable[str]:
+        return (getattr(request, name),)
+
+    return read
+
+
+def _started_names(request: Any) -> Iterable[str]:
+    return {start.name for start in request.starts} or ("",)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """`name` is `noun:verb`. `resources` yields each id or name to ask about, at least one (empty =
+    unknown). `creates` is set where the namespace need not exist yet."""
+
+    name: str
+    resources: Callable[[Any], Iterable[str]] = _no_resource
+    namespace: Callable[[Any], str] = namespace_of
+    creates: bool = False
+
+    @property
+    def of_cluster(self) -> bool:
+        """The action is about no namespace."""
+        return self.namespace is _cluster
+
+
+_METADATA = "/maestoso.metadata.v1.MetadataService/"
+_WORKFLOW = "/maestoso.workflow.v1.WorkflowService/"
+_TASK = "/maestoso.task.v1.TaskService/"
+_ADMIN = "/maestoso.admin.v1.AdminService/"
+
+_by_name = _field("name")
+_by_workflow = _field("workflow_id")
+_by_task = _field("task_id")
+
+ACTIONS: dict[str, Action] = {
+    _METADATA + "PutWorkflowDefinitions": Action("definition:write"),
+    _METADATA + "GetWorkflowDefinition": Action("definition:read", _by_name),
+    _METADATA + "ListWorkflowDefinitions": Action("definition:read"),
+    _METADATA + "DeleteWorkflowDefinition": Action("definition:delete", _by_name),
+    _METADATA + "PutTaskDefinitions": Action("definition:write"),
+    _METADATA + "GetTaskDefinition": Action("definition:read", _by_name),
+    _METADATA + "ListTaskDefinitions": Action("definition:read"),
+    _METADATA + "DeleteTaskDefinition": Action("definition:delete", _by_name),
+    _WORKFLOW + "StartWorkflow": Action("workflow:start", lambda request: (request.start.name,)),
+    _WORKFLOW + "StartWorkflows": Action("workflow:start", _started_names),
+    _WORKFLOW + "GetWorkflow": Action("workflow:read", _by_workflow),
+    _WORKFLOW + "ListWorkflows": Action("workflow:read"),
+    _WORKFLOW + "WatchWorkflow": Action("workflow:read", _by_workflow),
+    _WORKFLOW + "TerminateWorkflow": Action("workflow:terminate", _by_workflow),
+    _WORKFLOW + "PauseWorkflow": Action("workflow:pause", _by_workflow),
+    _WORKFLOW + "ResumeWorkflow": Action("workflow:resume", _by_workflow),
+    _WORKFLOW + "RetryWorkflow": Action("workflow:retry", _by_workflow),
+    _WORKFLOW + "RestartWorkflow": Action("workflow:restart", _by_workflow),
+    _WORKFLOW + "SignalWorkflow": Action("workflow:signal", _by_workflow),
+    _TASK + "Connect": Action("task:work", namespace=lambda request: namespace_of(request.hello)),
+    _TASK + "PollTasks": Action("task:work"),
+    _TASK + "ReportTasks": Action("task:work"),
+    _TASK + "ExtendTasks": Action("task:work"),
+    _TASK + "GetTask": Action("task:read", _by_task),
+    _TASK + "ListTaskLogs": Action("task:read", _by_task),
+    _TASK + "AddTaskLogs": Action("task:log", _by_task),
+    _ADMIN + "ListNodes": Action("node:read", namespace=_cluster),
+    _ADMIN + "DrainNode": Action("node:drain", _field("node_id"), namespace=_cluster),
+    _ADMIN + "ListSessions": Action("session:read"),
+    _ADMIN + "DrainSession": Action("session:drain", _field("session_id")),
+    _ADMIN + "ListQueues": Action("queue:read"),
+    _ADMIN + "ExplainWorkflow": Action("workflow:read", _by_workflow),
+    _ADMIN + "CreateNamespace": Action("namespace:create", creates=True),
+    _ADMIN + "ListNamespaces": Action("namespace:read", namespace=_cluster),
+}
+
+OPEN_SERVICES = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
+"""Served to everybody: they tell whether the server lives and what it offers, nothing of anybody's."""

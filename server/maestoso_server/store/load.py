@@ -1,0 +1,120 @@
+"""Read workflows into the engine's views: one statement for many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engine.decision import MessageKind
+from ..engine.state import TaskRow, View
+from ..payload import Json
+from .database import Connection
+from .rows import HEADER_COLUMNS, HEADER_WIDTH, TASK_COLUMNS, header_from, task_from
+
+WHOLE_BELOW = 64
+"""A workflow that made no more rows than this is loaded whole: that saves the needs that follow."""
+
+
+@dataclass(slots=True)
+class LoadRequest:
+    """A workflow to load and the rows that its events name."""
+
+    workflow_id: str
+    seqs: Sequence[int] = ()
+
+
+@dataclass(slots=True)
+class InboxMessage:
+    """A message that waits for its workflow. `origin_epoch` is the node that waits for the answer,
+    0 = none."""
+
+    id: int
+    workflow_id: str
+    sender_id: str | None
+    kind: MessageKind
+    body: Json
+    due_ms: int
+    origin_epoch: int
+
+
+@dataclass(slots=True)
+class Loaded:
+    """`view` holds the rows asked for and the containers around them, or all rows of the generation
+    (`view.whole`). `messages` are due and not parked, oldest first."""
+
+    view: View
+    messages: list[InboxMessage] = field(default_factory=list)
+
+
+async def load(
+    conn: Connection, requests: Sequence[LoadRequest], *, now_ms: int, whole_below: int = WHOLE_BELOW
+) -> dict[str, Loaded]:
+    """Load many workflows in one round trip; one that does not exist is missing from the answer.
+
+    A workflow may be asked for once. Costs the rows returned, never the workflow's size.
+    """
+    asked = sorted(requests, key=lambda request: request.workflow_id)
+    named = [(place, seq) for place, request in enumerate(asked, 1) for seq in request.seqs]
+    rows = await conn.fetch(
+        _LOAD,
+        [request.workflow_id for request in asked],
+        [place for place, _ in named],
+        [seq for _, seq in named],
+        whole_below,
+        now_ms,
+    )
+    loaded: dict[str, Loaded] = {}
+    for row in rows:
+        one = _read(row, whole_below)
+        loaded[one.view.header.id] = one
+    return loaded
+
+
+def _read(row: Any, whole_below: int) -> Loaded:
+    header = header_from(row)
+    view = View(header, whole=header.next_seq <= whole_below)
+    for task in row["tasks"] or ():
+        view.add(task_from(task))
+    return Loaded(view, [message_from(header.id, message) for message in row["messages"] or ()])
+
+
+def message_from(workflow_id: str, record: Any) -> InboxMessage:
+    """A message from (id, sender_id, kind, body, due_ms, origin_epoch)."""
+    message_id, sender_id, kind, body, due_ms, origin_epoch = record
+    return InboxMessage(
+        id=message_id,
+        workflow_id=workflow_id,
+        sender_id=None if sender_id is None else str(sender_id),
+        kind=MessageKind(kind),
+        body=Json(body),
+        due_ms=due_ms,
+        origin_epoch=origin_epoch,
+    )
+
+
+# $1 workflow ids; $2, $3 (place in $1, seq) of rows asked for; $4 workflows with at most this next_seq
+# whole; $5 now
+_LOAD = f"""/* load */
+SELECT {HEADER_COLUMNS},
+  CASE WHEN w.next_seq <= $4::integer THEN (
+    SELECT array_agg(ROW({TASK_COLUMNS}) ORDER BY t.seq) FROM task t
+    WHERE t.workflow_id = w.id AND (t.generation = w.generation OR t.seq = ANY (n.seqs)))
+  ELSE (
+    WITH RECURSIVE chain(seq) AS (
+      SELECT unnest(n.seqs)
+      UNION
+      SELECT t.scope FROM chain c JOIN task t ON t.workflow_id = w.id AND t.seq = c.seq WHERE t.scope > 0)
+    SELECT array_agg(ROW({TASK_COLUMNS}) ORDER BY t.seq)
+    FROM chain c JOIN task t ON t.workflow_id = w.id AND t.seq = c.seq)
+  END AS tasks,
+  (SELECT array_agg(ROW(x.id, x.sender_id, x.kind, x.body, x.due_ms, x.origin_epoch) ORDER BY x.id) FROM inbox x
+   WHERE x.workflow_id = w.id AND NOT x.parked AND x.outcome IS NULL AND x.due_ms <= $5::bigint) AS messages
+FROM (
+  SELECT i.id, (SELECT array_agg(s.seq) FROM unnest($2::integer[], $3::integer[]) s(place, seq)
+                WHERE s.place = i.place) AS seqs
+  FROM unnest($1::uuid[]) WITH ORDINALITY i(id, place)) n
+JOIN workflow w ON w.id = n.id
+JOIN workflow_payload p ON p.workflow_id = n.id"""
+
+assert HEADER_COLUMNS.count(",") + 1 == HEADER_WIDTH

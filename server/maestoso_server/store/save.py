@@ -1,0 +1,618 @@
+"""Write a batch of decisions: one statement, one transaction, all or nothing a workflow.
+
+The statement is a data-modifying WITH over arrays of composites (`saved_*` in the schema). Its text
+is put together from the classes of rows that the batch has, so that a batch pays only for what it
+does; each text is prepared once a connection. Advances are numbered from 1, starts after them; `n`
+is that number, and `alive.ids[n]` the id of the workflow, or NOBODY where a guard failed: all parts
+below address their rows through it, which is how a workflow that lost its guard writes nothing.
+
+Rules that hold it together (each has a test):
+
+* The node's own row is locked first and read by every guard: a node that lost its lease writes nothing.
+* Guards, in this order: header by revision, then every queue row that the save touches, by key. Queue
+  rows are locked before task rows: whoever writes both outside a save locks them in that order too.
+* No row is written twice by one statement: the second write would silently be lost. A batch holds a
+  workflow once.
+* Postgres runs the parts as the last SELECT reads their counts: header, payload, search, inbox,
+  task, queue. What is not read (plain inserts) runs last. Arrays are sorted by workflow, then row.
+* The counts must add up to what was asked for the workflows whose guards held; else it is our bug and
+  the division by zero takes the whole statement back. Not counted: rows that may be gone already
+  (released queue rows, cleared deadlines) and plain inserts, which cannot come short.
+* No correlated EXISTS: the planner may hash it, a scan of the whole table in a plan kept for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+from ..engine.decision import Decision
+from .database import Connection
+from .rows import raw, saved_birth, saved_header, saved_start, saved_task
+
+NOBODY = "'00000000-0000-0000-0000-000000000000'::uuid"
+
+
+@dataclass(slots=True)
+class WorkflowSave:
+    """One workflow's part of a batch."""
+
+    decision: Decision
+    expected_revision: int
+    """The revision it was decided on; 0 = insert the workflow (one that exists already stays as it is)."""
+    deliveries: list[tuple[int, int]] = field(default_factory=list)
+    """(seq, delivery) of queue rows that must be open and carry that delivery. They end with this
+    save, or sleep where `decision.asleep` names them."""
+    expired: list[tuple[int, int]] = field(default_factory=list)
+    """The same, and the delivery's deadline must have passed."""
+    messages: list[int] = field(default_factory=list)
+    """Ids of inbox messages applied: deleted."""
+    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    """(inbox id, outcome) of commands applied for another node: kept until that node has read it."""
+    owners: dict[int, str] = field(default_factory=dict)
+    """Seq of a birth -> the session that is to be born as its owner."""
+    metadata_revision: int | None = None
+    """Starts by name: the namespace's `metadata_revision` must still be this."""
+
+
+@dataclass(slots=True)
+class SaveResult:
+    """What became of a batch. Of a workflow that is not in `fresh` nothing was written."""
+
+    node_alive: bool
+    fresh: set[str]
+    lost: list[tuple[str, int]] = field(default_factory=list)
+    """(workflow, seq) whose delivery guard failed though the revision held."""
+    waited: set[tuple[str, int]] = field(default_factory=set)
+    """Births that were to be owned and wait, since others wait ahead of them (or they may not)."""
+    foreign: list[tuple[str, int, int]] = field(default_factory=list)
+    """(workflow, seq, epoch of the owner): rows left marked `ended` for their owner to remove, or taken
+    from it and put to sleep."""
+    existing: dict[str, str] = field(default_factory=dict)
+    """Start that lost its idempotency key -> the workflow that has it."""
+    metadata_stale: set[str] = field(default_factory=set)
+    """Starts decided on outdated definitions."""
+    message_ids: dict[str, list[int]] = field(default_factory=dict)
+    """Sender -> inbox ids of its decision's messages, in their order."""
+
+
+async def save(
+    conn: Connection, batch: Sequence[WorkflowSave], *, epoch: int, now_ms: int
+) -> SaveResult:
+    """Write up to about 200 decisions in one transaction. `epoch` is this node's.
+
+    Raises `Unavailable`; any other error is a bug and nothing was written. Costs one round trip, a
+    second one only when a start was refused.
+    """
+    arrays = _Arrays(batch, now_ms)
+    row = await conn.fetchrow(_text(arrays.present()), epoch, now_ms, *arrays.values())
+    result = arrays.result(row)
+    if result.node_alive and len(result.fresh) < len(batch):
+        await _explain_refused_starts(conn, arrays.starting, result)
+    return result
+
+
+async def _explain_refused_starts(
+    conn: Connection, starting: Sequence[WorkflowSave], result: SaveResult
+) -> None:
+    """Why starts were not written. A statement of its own: the winner of a key may have committed
+    after the save's snapshot was taken."""
+    refused = [s for s in starting if s.decision.header.id not in result.fresh]
+    if not refused:
+        return
+    headers = [s.decision.header for s in refused]
+    rows = await conn.fetch(
+        _EXPLAIN_REFUSED, [h.namespace for h in headers], [h.idempotency_key for h in headers]
+    )
+    for start, row in zip(refused, rows, strict=True):
+        header = start.decision.header
+        if row["winner"] is not None and str(row["winner"]) != header.id:
+            result.existing[header.id] = str(row["winner"])
+        elif start.metadata_revision is not None and row["metadata_revision"] != start.metadata_revision:
+            result.metadata_stale.add(header.id)
+
+
+# $1 namespaces, $2 idempotency keys of refused starts, in the same order
+_EXPLAIN_REFUSED = """/* explain refused starts */
+SELECT (SELECT k.workflow_id FROM idempotency k WHERE k.namespace = i.namespace AND k.key = i.key) AS winner,
+       (SELECT s.metadata_revision FROM namespace s WHERE s.name = i.namespace) AS metadata_revision
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY i(namespace, key, place)
+ORDER BY i.place"""
+
+
+_TYPES = {
+    "header_ids": "uuid[]",
+    "revisions": "bigint[]",
+    "headers": "saved_header[]",
+    "definitions": "saved_definition[]",
+    "payloads": "saved_payload[]",
+    "start_ids": "uuid[]",
+    "starts": "saved_start[]",
+    "keys": "saved_key[]",
+    "touches": "saved_touch[]",
+    "applied": "saved_answer[]",
+    "answers": "saved_answer[]",
+    "messages": "saved_message[]",
+    "task_inserts": "saved_task[]",
+    "task_updates": "saved_task[]",
+    "task_removals": "saved_removal[]",
+    "queues": "saved_queue[]",
+    "births": "saved_birth[]",
+    "deadlines": "saved_deadline[]",
+    "clears": "saved_removal[]",
+    "fragments": "saved_fragment[]",
+    "expected": "integer[]",
+}
+"""Every array that a save may carry, in the order of its parameters from $3 on; empty ones are left out."""
+
+
+class _Arrays:
+    """The rows of a batch, sorted into the classes of the statement."""
+
+    __slots__ = ("_ineligible", "_places", "_rows", "advancing", "starting")
+
+    def __init__(self, batch: Sequence[WorkflowSave], now_ms: int) -> None:
+        ordered = sorted(batch, key=_workflow_id)
+        self.advancing = [s for s in ordered if s.expected_revision]
+        self.starting = [s for s in ordered if not s.expected_revision]
+        self._rows: dict[str, list[Any]] = {name: [] for name in _TYPES}
+        self._places: dict[tuple[str, str, int], int] = {}
+        self._ineligible: list[tuple[str, int]] = []
+        previous = ""
+        for n, item in enumerate(self.advancing, 1):
+            previous = _refuse_twice(previous, item)
+            self._add_advance(n, item)
+            self._add_common(n, item, now_ms)
+        for n, item in enumerate(self.starting, len(self.advancing) + 1):
+            previous = _refuse_twice(previous, item)
+            self._add_start(n, item)
+            self._add_common(n, item, now_ms)
+        self._rows["keys"].sort()
+
+    def present(self) -> frozenset[str]:
+        return frozenset(name for name, rows in self._rows.items() if rows)
+
+    def values(self) -> list[list[Any]]:
+        return [rows for rows in self._rows.values() if rows]
+
+    def _add_advance(self, n: int, item: WorkflowSave) -> None:
+        decision, rows = item.decision, self._rows
+        header = decision.header
+        rows["header_ids"].append(header.id)
+        rows["revisions"].append(item.expected_revision)
+        rows["headers"].append(saved_header(n, header))
+        if decision.revived:
+            rows["definitions"].append((n, header.snapshot_id, header.name, header.version))
+        if decision.payload_changed:
+            rows["payloads"].append(
+                (n, raw(header.output), header.variables.raw, header.reason, header.failed_task)
+            )
+        if item.deliveries or item.expired or decision.released or decision.asleep:
+            self._add_touches(n, item)
+
+    def _add_touches(self, n: int, item: WorkflowSave) -> None:
+        wake = item.decision.asleep
+        guarded = {seq: (delivery, False) for seq, delivery in item.deliveries}
+        guarded.update((seq, (delivery, True)) for seq, delivery in item.expired)
+        for seq in sorted({*guarded, *item.decision.released, *wake}):
+            delivery, expired = guarded.get(seq, (None, False))
+            self._rows["touches"].append((n, seq, delivery, expired, wake.get(seq)))
+
+    def _add_start(self, n: int, item: WorkflowSave) -> None:
+        header, rows = item.decision.header, self._rows
+        rows["start_ids"].append(header.id)
+        rows["starts"].append(saved_start(n, header, item.metadata_revision))
+        if header.idempotency_key is not None:
+            rows["keys"].append(
+                (header.namespace, header.idempotency_key, header.id, header.created_ms, item.metadata_revision)
+            )
+
+    def _add_common(self, n: int, item: WorkflowSave, now_ms: int) -> None:
+        decision, rows = item.decision, self._rows
+        if decision.inserted:
+            rows["task_inserts"] += [saved_task(n, row) for row in decision.inserted]
+        if decision.updated:
+            rows["task_updates"] += [saved_task(n, row) for row in sorted(decision.updated, key=_seq)]
+        if decision.births:
+            self._add_births(n, item, now_ms)
+        if decision.messages:
+            rows["messages"] += [
+                (n, m.workflow_id, m.kind, m.body.raw, m.due_ms, m.parked) for m in decision.messages
+            ]
+        counted = self._add_rare(n, item)
+        counted += len(decision.updated)
+        if item.expected_revision:
+            counted += 1 + decision.payload_changed
+        rows["expected"].append(counted)
+
+    def _add_rare(self, n: int, item: WorkflowSave) -> int:
+        """What most saves have none of; returns how many rows of it are counted."""
+        decision, rows = item.decision, self._rows
+        if decision.deleted:
+            rows["task_removals"] += [(n, seq) for seq in sorted(decision.deleted)]
+        for seq, due_ms in sorted(decision.deadlines.items()):
+            if due_ms:
+                rows["deadlines"].append((n, seq, due_ms))
+            else:
+                rows["clears"].append((n, seq))
+        answered = {message for message, _ in item.answers}
+        gone = {*item.messages, *decision.consumed} - answered
+        rows["applied"] += [(n, message, None) for message in sorted(gone)]
+        rows["answers"] += [(n, message, outcome) for message, outcome in sorted(item.answers)]
+        rows["fragments"] += [(n, seq, document.raw) for seq, document in sorted(decision.fragments.items())]
+        return len(decision.deleted) + len(gone) + len(answered)
+
+    def _add_births(self, n: int, item: WorkflowSave, now_ms: int) -> None:
+        header = item.decision.header
+        for birth in item.decision.births:
+            session_id = item.owners.get(birth.seq)
+            place = 0
+            if session_id is not None:
+                if birth.limit or birth.due_ms > now_ms:
+                    self._ineligible.append((header.id, birth.seq))
+                    session_id = None
+                else:
+                    place = self._place(header.namespace, birth.queue, 99 - birth.priority)
+            self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place, now_ms))
+
+    def _place(self, namespace: str, queue: str, rank: int) -> int:
+        key = (namespace, queue, rank)
+        place = self._places.get(key)
+        if place is None:
+            self._rows["queues"].append(key)
+            place = self._places[key] = len(self._places) + 1
+        return place
+
+    def result(self, row: Any) -> SaveResult:
+        """Read the statement's one row (the columns of `_answer`)."""
+        node, _, stale, lost, foreign, owners, waiting, message_ids = row
+        ordered = [*self.advancing, *self.starting]
+        ids = [s.decision.header.id for s in ordered]
+        result = SaveResult(node_alive=bool(node), fresh=set(ids))
+        for n in stale:
+            result.fresh.discard(ids[n - 1])
+        touches = self._rows["touches"]
+        for place in lost or ():
+            n, seq = touches[place - 1][:2]
+            result.lost.append((ids[n - 1], seq))
+        for place, owner in zip(foreign or (), owners or (), strict=True):
+            n, seq = touches[place - 1][:2]
+            result.foreign.append((ids[n - 1], seq, owner))
+        if self._ineligible or (waiting and any(waiting)):
+            self._read_waited(result, ids, waiting or ())
+        if message_ids:
+            self._read_message_ids(result, ordered, iter(message_ids))
+        return result
+
+    def _read_waited(self, result: SaveResult, ids: list[str], waiting: Sequence[bool | None]) -> None:
+        result.waited.update(pair for pair in self._ineligible if pair[0] in result.fresh)
+        for birth in self._rows["births"]:
+            n, seq, place = birth[0], birth[1], birth[-1]
+            if place and waiting and waiting[place - 1] and ids[n - 1] in result.fresh:
+                result.waited.add((ids[n - 1], seq))
+
+    @staticmethod
+    def _read_message_ids(result: SaveResult, ordered: Sequence[WorkflowSave], message_ids: Any) -> None:
+        for item in ordered:
+            sender = item.decision.header.id
+            if item.decision.messages and sender in result.fresh:
+                result.message_ids[sender] = [next(message_ids) for _ in item.decision.messages]
+
+
+def _workflow_id(item: WorkflowSave) -> str:
+    return item.decision.header.id
+
+
+_seq = attrgetter("seq")
+
+
+def _refuse_twice(previous: str, item: WorkflowSave) -> str:
+    workflow_id = item.decision.header.id
+    if workflow_id == previous:
+        raise ValueError(f"workflow {workflow_id} is in the batch twice: its second write would be lost")
+    return workflow_id
+
+
+# ---- the statement -----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=None)
+def _text(present: frozenset[str]) -> str:
+    """The statement for a batch that has these arrays. $1 this node's epoch, $2 now in milliseconds,
+    from $3 on the present arrays in the order of `_TYPES`."""
+    names = [name for name in _TYPES if name in present]
+    array = {name: f"${place}::{_TYPES[name]}" for place, name in enumerate(names, 3)}
+    parts = [_SELF]
+    for build in (_starts, _headers, _touches, _alive, _payload, _search, _inbox, _tasks, _queue, _rest):
+        parts += build(array)
+    return "/* save */\nWITH " + ",\n".join(parts) + "\n" + _answer(array)
+
+
+Array = dict[str, str]
+
+_SELF = "self AS MATERIALIZED (SELECT $2::bigint AS now_ms FROM node n WHERE n.epoch = $1::bigint FOR KEY SHARE)"
+
+
+def _id(alias: str) -> str:
+    """The id of the workflow that a row belongs to, NOBODY where its guard failed."""
+    return f"((SELECT ids FROM alive))[{alias}.n]"
+
+
+def _current(alias: str) -> str:
+    return (
+        f"({alias}.metadata_revision IS NULL OR {alias}.metadata_revision ="
+        f" (SELECT s.metadata_revision FROM namespace s WHERE s.name = {alias}.namespace))"
+    )
+
+
+def _starts(array: Array) -> list[str]:
+    if "starts" not in array:
+        return []
+    parts = []
+    won = ""
+    if "keys" in array:
+        won = "AND (NOT i.keyed OR i.id IN (SELECT k.workflow_id FROM keys k))"
+        parts.append(f"""keys AS (
+  INSERT INTO idempotency (namespace, key, workflow_id, created_ms)
+  SELECT k.namespace, k.key, k.workflow_id, k.created_ms FROM unnest({array["keys"]}) k
+  WHERE (SELECT count(*) FROM self) = 1 AND {_current("k")}
+  ON CONFLICT DO NOTHING RETURNING workflow_id)""")
+    parts.append(f"""born AS (
+  INSERT INTO workflow (id, namespace, revision, status, generation, snapshot_id, name, version, parent_id,
+    parent_seq, priority, correlation_id, created_ms, clock_ms, updated_ms, ended_ms, next_seq, open,
+    permissive_failed, last_task, last_node, cursor)
+  SELECT i.id, i.namespace, i.revision, i.status, i.generation, i.snapshot_id, i.name, i.version, i.parent_id,
+    i.parent_seq, i.priority, i.correlation_id, i.created_ms, i.clock_ms, i.updated_ms, i.ended_ms, i.next_seq,
+    i.open, i.permissive_failed, i.last_task, $1, i.cursor
+  FROM unnest({array["starts"]}) i
+  WHERE (SELECT count(*) FROM self) = 1 AND {_current("i")} {won}
+  ON CONFLICT DO NOTHING RETURNING id)""")
+    return parts
+
+
+def _headers(array: Array) -> list[str]:
+    if "headers" not in array:
+        return []
+    return [
+        f"""heads AS MATERIALIZED (
+  SELECT array_agg(coalesce(w.id, {NOBODY}) ORDER BY i.n) AS ids, array_agg(w.status ORDER BY i.n) AS was
+  FROM unnest({array["header_ids"]}, {array["revisions"]}) WITH ORDINALITY i(id, revision, n)
+  LEFT JOIN LATERAL (
+    SELECT w.id, w.status FROM workflow w
+    WHERE w.id = i.id AND w.revision = i.revision AND (SELECT count(*) FROM self) = 1
+    FOR NO KEY UPDATE) w ON true)"""
+    ]
+
+
+def _touches(array: Array) -> list[str]:
+    if "touches" not in array:
+        return []
+    return [
+        f"""held AS MATERIALIZED (
+  SELECT t.n, t.seq, t.wake_ms, t.place, t.delivery IS NOT NULL AS guarded, q.found, q.owner_epoch
+  FROM unnest({array["touches"]}) WITH ORDINALITY t(n, seq, delivery, expired, wake_ms, place)
+  LEFT JOIN LATERAL (
+    SELECT true AS found, q.owner_epoch FROM task_queue q
+    WHERE q.workflow_id = ((SELECT ids FROM heads))[t.n] AND q.seq = t.seq AND NOT q.ended
+      AND (t.delivery IS NULL OR q.delivery = t.delivery) AND (NOT t.expired OR q.deadline_ms <= $2)
+    FOR UPDATE) q ON true)""",
+        f"""lost AS MATERIALIZED (
+  SELECT array_agg(h.n) AS ns, array_agg(h.place) AS places FROM held h
+  WHERE h.guarded AND h.found IS NULL AND ((SELECT ids FROM heads))[h.n] <> {NOBODY})""",
+    ]
+
+
+def _alive(array: Array) -> list[str]:
+    sources = []
+    if "headers" in array:
+        source = "(SELECT ids FROM heads)"
+        if "touches" in array:
+            source = f"""CASE WHEN (SELECT ns FROM lost) IS NULL THEN {source} ELSE (
+    SELECT array_agg(CASE WHEN u.n = ANY ((SELECT ns FROM lost)::bigint[]) THEN {NOBODY} ELSE u.id END ORDER BY u.n)
+    FROM unnest({source}) WITH ORDINALITY u(id, n)) END"""
+        sources.append(source)
+    if "starts" in array:
+        ids = array["start_ids"]
+        sources.append(f"""CASE WHEN (SELECT count(*) FROM born) = cardinality({ids}) THEN {ids} ELSE (
+    SELECT array_agg(CASE WHEN u.id IN (SELECT b.id FROM born b) THEN u.id ELSE {NOBODY} END ORDER BY u.n)
+    FROM unnest({ids}) WITH ORDINALITY u(id, n)) END""")
+    return [f"alive AS MATERIALIZED (SELECT {' || '.join(sources)} AS ids)"]
+
+
+def _payload(array: Array) -> list[str]:
+    parts = []
+    if "headers" in array:
+        redefined = joined = ""
+        if "definitions" in array:
+            redefined = """snapshot_id = coalesce(d.snapshot_id, w.snapshot_id), name = coalesce(d.name, w.name),
+    version = coalesce(d.version, w.version),"""
+            joined = f"LEFT JOIN unnest({array['definitions']}) d ON d.n = i.n"
+        parts.append(f"""moved AS (
+  UPDATE workflow w SET {redefined} revision = i.revision, status = i.status, generation = i.generation,
+    clock_ms = i.clock_ms, updated_ms = i.updated_ms, ended_ms = i.ended_ms, next_seq = i.next_seq,
+    open = i.open, permissive_failed = i.permissive_failed, last_task = i.last_task, cursor = i.cursor,
+    last_node = $1
+  FROM unnest({array["headers"]}) i {joined}
+  WHERE w.id = {_id("i")} RETURNING 1)""")
+    if "payloads" in array:
+        parts.append(f"""repaid AS (
+  UPDATE workflow_payload p SET output = i.output, variables = i.variables, reason = i.reason,
+    failed_task = i.failed_task
+  FROM unnest({array["payloads"]}) i WHERE p.workflow_id = {_id("i")} RETURNING 1)""")
+    if "starts" in array:
+        parts.append(f"""paid AS (
+  INSERT INTO workflow_payload (workflow_id, input, output, variables, task_to_domain, reason, failed_task,
+    created_by, traceparent, idempotency_key)
+  SELECT i.id, i.input, i.output, i.variables, i.task_to_domain, i.reason, i.failed_task, i.created_by,
+    i.traceparent, i.idempotency_key
+  FROM unnest({array["starts"]}) i WHERE {_id("i")} = i.id)""")
+    return parts
+
+
+def _search(array: Array) -> list[str]:
+    parts = []
+    if "headers" in array:
+        redefined = joined = ""
+        if "definitions" in array:
+            redefined = "name = coalesce(d.name, s.name), version = coalesce(d.version, s.version),"
+            joined = f"LEFT JOIN unnest({array['definitions']}) d ON d.n = i.n"
+        parts.append(f"""relisted AS (
+  UPDATE search s SET {redefined} status = i.status, ended_ms = i.ended_ms
+  FROM unnest({array["headers"]}) i {joined}
+  WHERE i.status <> ((SELECT was FROM heads))[i.n] AND s.workflow_id = {_id("i")})""")
+    if "starts" in array:
+        parts.append(f"""listed AS (
+  INSERT INTO search (workflow_id, namespace, name, version, status, correlation_id, created_ms, ended_ms)
+  SELECT i.id, i.namespace, i.name, i.version, i.status, i.correlation_id, i.created_ms, i.ended_ms
+  FROM unnest({array["starts"]}) i WHERE {_id("i")} = i.id)""")
+    return parts
+
+
+def _inbox(array: Array) -> list[str]:
+    parts = []
+    if "applied" in array:
+        parts.append(f"""applied AS (
+  DELETE FROM inbox x USING unnest({array["applied"]}) i
+  WHERE x.workflow_id = {_id("i")} AND x.id = i.id RETURNING 1)""")
+    if "answers" in array:
+        parts.append(f"""answered AS (
+  UPDATE inbox x SET outcome = i.outcome FROM unnest({array["answers"]}) i
+  WHERE x.workflow_id = {_id("i")} AND x.id = i.id RETURNING 1)""")
+    if "messages" in array:
+        parts.append(f"""sent AS (
+  INSERT INTO inbox (workflow_id, sender_id, kind, body, due_ms, parked, drain_epoch)
+  SELECT i.workflow_id, {_id("i")}, i.kind, i.body, i.due_ms, i.parked, $1
+  FROM unnest({array["messages"]}) i WHERE {_id("i")} <> {NOBODY} RETURNING id)""")
+    return parts
+
+
+def _tasks(array: Array) -> list[str]:
+    parts = []
+    if "task_updates" in array:
+        # Start, worker and number of hand-outs are written behind, past the engine: kept where it knows none.
+        parts.append(f"""changed AS (
+  UPDATE task t SET status = i.status, scheduled_ms = i.scheduled_ms,
+    started_ms = CASE i.started_ms WHEN 0 THEN t.started_ms ELSE i.started_ms END,
+    updated_ms = i.updated_ms, ended_ms = i.ended_ms, superseded = i.superseded, queued = i.queued,
+    callback_after_s = i.callback_after_s, poll_count = greatest(t.poll_count, i.poll_count),
+    child_id = i.child_id, worker_id = CASE i.worker_id WHEN '' THEN t.worker_id ELSE i.worker_id END,
+    domain = i.domain, reason = i.reason, state = i.state, input = i.input, output = i.output
+  FROM unnest({array["task_updates"]}) i
+  WHERE t.workflow_id = {_id("i")} AND t.seq = i.seq RETURNING 1)""")
+    if "task_removals" in array:
+        parts.append(f"""dropped AS (
+  DELETE FROM task t USING unnest({array["task_removals"]}) i
+  WHERE t.workflow_id = {_id("i")} AND t.seq = i.seq RETURNING 1)""")
+    if "task_inserts" in array:
+        parts.append(f"""added AS (
+  INSERT INTO task (workflow_id, seq, generation, reference, path, attempt, scope, type, name, status,
+    scheduled_ms, first_scheduled_ms, started_ms, updated_ms, ended_ms, retried_seq, superseded, queued,
+    callback_after_s, poll_count, child_id, worker_id, domain, reason, state, input, output)
+  SELECT {_id("i")}, i.seq, i.generation, i.reference, i.path::integer[], i.attempt, i.scope, i.type, i.name,
+    i.status, i.scheduled_ms, i.first_scheduled_ms, i.started_ms, i.updated_ms, i.ended_ms, i.retried_seq,
+    i.superseded, i.queued, i.callback_after_s, i.poll_count, i.child_id, i.worker_id, i.domain, i.reason,
+    i.state, i.input, i.output
+  FROM unnest({array["task_inserts"]}) i WHERE {_id("i")} <> {NOBODY})""")
+    return parts
+
+
+def _queue(array: Array) -> list[str]:
+    parts = []
+    if "touches" in array:
+        parts += [
+            f"""ended AS (
+  DELETE FROM task_queue q USING held h
+  WHERE q.workflow_id = {_id("h")} AND q.seq = h.seq AND h.found AND h.wake_ms IS NULL
+    AND (h.owner_epoch IS NULL OR h.owner_epoch <= 0 OR h.owner_epoch = $1) RETURNING 1)""",
+            f"""kept AS (
+  UPDATE task_queue q SET ended = h.wake_ms IS NULL,
+    owner_epoch = CASE WHEN h.wake_ms IS NULL THEN q.owner_epoch WHEN h.wake_ms > $2 THEN -1 END,
+    session_id = CASE WHEN h.wake_ms IS NULL THEN q.session_id END,
+    due_ms = coalesce(h.wake_ms, q.due_ms),
+    deadline_ms = CASE WHEN h.wake_ms IS NULL THEN q.deadline_ms WHEN h.wake_ms > $2 THEN h.wake_ms END,
+    unread = 0, started_ms = 0, progress_ms = 0, worker_id = ''
+  FROM held h
+  WHERE q.workflow_id = {_id("h")} AND q.seq = h.seq AND h.found
+    AND (h.wake_ms IS NOT NULL OR (h.owner_epoch > 0 AND h.owner_epoch <> $1)) RETURNING 1)""",
+        ]
+    if "births" in array:
+        owned = "false"
+        if "queues" in array:
+            # Whatever is in the take index may be taken now; what has a rank as good as ours goes first.
+            parts.append(f"""ahead AS MATERIALIZED (
+  SELECT array_agg((
+    SELECT true FROM task_queue q
+    WHERE q.namespace = s.namespace AND q.queue = s.queue AND q.rank <= s.rank
+      AND q.owner_epoch IS NULL AND NOT q.ended LIMIT 1) ORDER BY s.place) AS waiting
+  FROM unnest({array["queues"]}) WITH ORDINALITY s(namespace, queue, rank, place))""")
+            owned = "i.session_id IS NOT NULL AND ((SELECT waiting FROM ahead))[i.queue_place] IS NULL"
+        parts.append(f"""queued AS (
+  INSERT INTO task_queue (workflow_id, seq, namespace, queue, task_type, rank, due_ms, size, task_limit,
+    response_s, timeout_s, total_due_ms, redeliver_on_loss, owner_epoch, session_id, delivery, deadline_ms)
+  SELECT {_id("i")}, i.seq, i.namespace, i.queue, i.task_type, i.rank, i.due_ms, i.size, i.task_limit,
+    i.response_s, i.timeout_s, i.total_due_ms, i.redeliver_on_loss,
+    CASE WHEN o.owned THEN $1 WHEN i.due_ms > $2 THEN -1 END,
+    CASE WHEN o.owned THEN i.session_id END,
+    o.owned::integer,
+    CASE WHEN o.owned THEN i.deadline_ms WHEN i.due_ms > $2 THEN i.due_ms END
+  FROM unnest({array["births"]}) i CROSS JOIN LATERAL (SELECT {owned}) o(owned)
+  WHERE {_id("i")} <> {NOBODY})""")
+    return parts
+
+
+def _rest(array: Array) -> list[str]:
+    parts = []
+    if "deadlines" in array:
+        parts.append(f"""armed AS (
+  INSERT INTO deadline (workflow_id, seq, due_ms)
+  SELECT {_id("i")}, i.seq, i.due_ms FROM unnest({array["deadlines"]}) i WHERE {_id("i")} <> {NOBODY}
+  ON CONFLICT (workflow_id, seq) DO UPDATE SET due_ms = excluded.due_ms)""")
+    if "clears" in array:
+        parts.append(f"""cleared AS (
+  DELETE FROM deadline d USING unnest({array["clears"]}) i
+  WHERE d.workflow_id = {_id("i")} AND d.seq = i.seq)""")
+    if "fragments" in array:
+        parts.append(f"""forked AS (
+  INSERT INTO plan_fragment (workflow_id, seq, document)
+  SELECT {_id("i")}, i.seq, i.document FROM unnest({array["fragments"]}) i WHERE {_id("i")} <> {NOBODY})""")
+    return parts
+
+
+_COUNTED = (
+    ("headers", "moved"),
+    ("payloads", "repaid"),
+    ("applied", "applied"),
+    ("answers", "answered"),
+    ("task_updates", "changed"),
+    ("task_removals", "dropped"),
+    ("touches", "ended"),
+    ("touches", "kept"),
+)
+
+
+def _answer(array: Array) -> str:
+    """The last SELECT: its counts drive the parts in this order and must add up."""
+    counts = [f"(SELECT count(*) FROM {part})" for name, part in _COUNTED if name in array]
+    expected = [
+        f"""(SELECT coalesce(sum(i.counted), 0)
+    FROM unnest({array["expected"]}) WITH ORDINALITY i(counted, n) WHERE {_id("i")} <> {NOBODY})"""
+    ]
+    lost = foreign = owners = waiting = sent = "NULL::bigint[]"
+    if "touches" in array:
+        expected.append(f"(SELECT count(*) FROM held h WHERE h.found AND {_id('h')} <> {NOBODY})")
+        others = f"""FROM held h WHERE h.found AND h.owner_epoch > 0 AND h.owner_epoch <> $1
+    AND {_id("h")} <> {NOBODY}"""
+        lost = "(SELECT places FROM lost)"
+        foreign = f"(SELECT array_agg(h.place ORDER BY h.place) {others})"
+        owners = f"(SELECT array_agg(h.owner_epoch ORDER BY h.place) {others})"
+    if "queues" in array:
+        waiting = "(SELECT waiting FROM ahead)"
+    if "messages" in array:
+        sent = "(SELECT array_agg(s.id ORDER BY s.id) FROM sent s)"
+    return f"""SELECT (SELECT count(*) FROM self) AS node,
+  1 / ({" + ".join(counts or ["0"])} = {" + ".join(expected)})::integer AS counts_agree,
+  array_positions((SELECT ids FROM alive), {NOBODY}) AS stale,
+  {lost} AS lost, {foreign} AS foreign_places, {owners} AS foreign_owners, {waiting} AS waiting, {sent} AS sent"""
