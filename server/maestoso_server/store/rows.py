@@ -37,7 +37,7 @@ def decode_state(stored: bytes | None) -> dict[str, Any] | None:
 
 def path_text(path: Path) -> str:
     """A path as Postgres writes an int[]."""
-    return "{%s}" % ",".join(map(str, path)) if path else "{}"
+    return "{" + ",".join(map(str, path)) + "}"
 
 
 def raw(value: Json | None) -> bytes | None:

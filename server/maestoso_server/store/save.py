@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
@@ -75,8 +75,8 @@ class SaveResult:
     """Start that lost its idempotency key -> the workflow that has it."""
     metadata_stale: set[str] = field(default_factory=set)
     """Starts decided on outdated definitions."""
-    message_ids: dict[str, list[int]] = field(default_factory=dict)
-    """Sender -> inbox ids of its decision's messages, in their order."""
+    message_ids: list[int] = field(default_factory=list)
+    """Inbox ids of the fresh decisions' messages, in the order of the batch."""
 
 
 async def save(
@@ -89,7 +89,7 @@ async def save(
     """
     arrays = _Arrays(batch, now_ms)
     row = await conn.fetchrow(_text(arrays.present()), epoch, now_ms, *arrays.values())
-    result = arrays.result(row)
+    result = arrays.result(row, batch)
     if result.node_alive and len(result.fresh) < len(batch):
         await _explain_refused_starts(conn, arrays.starting, result)
     return result
@@ -266,7 +266,7 @@ class _Arrays:
             place = self._places[key] = len(self._places) + 1
         return place
 
-    def result(self, row: Any) -> SaveResult:
+    def result(self, row: Any, batch: Sequence[WorkflowSave]) -> SaveResult:
         """Read the statement's one row (the columns of `_answer`)."""
         node, _, stale, lost, foreign, owners, waiting, message_ids = row
         ordered = [*self.advancing, *self.starting]
@@ -284,7 +284,7 @@ class _Arrays:
         if self._ineligible or (waiting and any(waiting)):
             self._read_waited(result, ids, waiting or ())
         if message_ids:
-            self._read_message_ids(result, ordered, iter(message_ids))
+            self._read_message_ids(result, ordered, batch, message_ids)
         return result
 
     def _read_waited(self, result: SaveResult, ids: list[str], waiting: Sequence[bool | None]) -> None:
@@ -295,11 +295,21 @@ class _Arrays:
                 result.waited.add((ids[n - 1], seq))
 
     @staticmethod
-    def _read_message_ids(result: SaveResult, ordered: Sequence[WorkflowSave], message_ids: Any) -> None:
+    def _read_message_ids(
+        result: SaveResult,
+        ordered: Sequence[WorkflowSave],
+        batch: Sequence[WorkflowSave],
+        message_ids: Sequence[int],
+    ) -> None:
+        """From the order of the statement to the order of the batch."""
+        ids = iter(message_ids)
+        sent = {}
         for item in ordered:
             sender = item.decision.header.id
-            if item.decision.messages and sender in result.fresh:
-                result.message_ids[sender] = [next(message_ids) for _ in item.decision.messages]
+            if sender in result.fresh:
+                sent[sender] = [next(ids) for _ in item.decision.messages]
+        for item in batch:
+            result.message_ids += sent.get(item.decision.header.id, ())
 
 
 def _workflow_id(item: WorkflowSave) -> str:
@@ -319,7 +329,7 @@ def _refuse_twice(previous: str, item: WorkflowSave) -> str:
 # ---- the statement -----------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=None)
+@cache
 def _text(present: frozenset[str]) -> str:
     """The statement for a batch that has these arrays. $1 this node's epoch, $2 now in milliseconds,
     from $3 on the present arrays in the order of `_TYPES`."""

@@ -28,7 +28,7 @@ CREATE TABLE session (
   task_types text[] NOT NULL,
   principal text NOT NULL,
   sdk text NOT NULL,
-  state text NOT NULL CONSTRAINT session_state CHECK (state IN ('ACTIVE', 'DETACHED')),
+  state text NOT NULL CONSTRAINT session_state CHECK (state IN ('ACTIVE', 'DETACHED', 'EXPIRED')),
   connected_ms bigint NOT NULL,
   expires_ms bigint
 ) WITH (fillfactor = 70);
