@@ -19,6 +19,7 @@ CREATE TABLE node (
 ) WITH (fillfactor = 50);
 
 -- One worker stream. `epoch` is the node that serves it; `expires_ms` is set when the stream ended.
+-- `drain_close_ms`: an operator asks the worker to finish; its stream is closed then at the latest.
 CREATE TABLE session (
   session_id uuid PRIMARY KEY,
   epoch bigint NOT NULL,
@@ -30,9 +31,13 @@ CREATE TABLE session (
   sdk text NOT NULL,
   state text NOT NULL CONSTRAINT session_state CHECK (state IN ('ACTIVE', 'DETACHED', 'EXPIRED')),
   connected_ms bigint NOT NULL,
-  expires_ms bigint
+  expires_ms bigint,
+  drain_close_ms bigint,
+  drain_reason text
 ) WITH (fillfactor = 70);
 CREATE INDEX session_by_epoch ON session (epoch, expires_ms);
+-- Sessions that an operator asks to drain: few, and read with every beat of their node.
+CREATE INDEX session_drain ON session (epoch) WHERE drain_close_ms IS NOT NULL;
 
 -- `metadata_revision` rises with every put or delete of a definition: a start checks it.
 CREATE TABLE namespace (
