@@ -18,7 +18,7 @@ from .database import Connection
 BEAT_MS = 1_000
 LEASE_MS = 4_000
 
-SESSION_TTL_MS = 5_000
+TIME_TO_LIVE_MS = 5_000
 """How long a session outlives its stream. A worker fences itself after 4 s."""
 
 ALIVE = "alive AS MATERIALIZED (SELECT epoch FROM node WHERE epoch = $1 FOR KEY SHARE)"
@@ -354,7 +354,7 @@ async def takeover(
             raise NodeLost(epoch)
         if not is_dead:
             return None
-        row = await conn.fetchrow(_INHERIT, epoch, dead, now_ms, now_ms + SESSION_TTL_MS, _TAKEOVER_ROWS)
+        row = await conn.fetchrow(_INHERIT, epoch, dead, now_ms, now_ms + TIME_TO_LIVE_MS, _TAKEOVER_ROWS)
     if row is None:
         raise NodeLost(epoch)
     return Takeover(*row)

@@ -17,7 +17,7 @@ from typing import Any
 
 from .database import Connection
 from .deliveries import MOST_UNREAD, Delivery, Key, columns_of
-from .nodes import ALIVE, SESSION_TTL_MS, NodeLost
+from .nodes import ALIVE, TIME_TO_LIVE_MS, NodeLost
 from .queue import QueueName, Taken, read
 
 
@@ -230,10 +230,10 @@ RETURNING session_id
 
 
 async def detach(conn: Connection, *, epoch: int, session_ids: Sequence[str], now_ms: int) -> set[str]:
-    """Transition 8: these streams have ended; their sessions live on for `SESSION_TTL_MS`.
+    """Transition 8: these streams have ended; their sessions live on for `TIME_TO_LIVE_MS`.
 
     Answers those that were this node's; another has resumed the rest."""
-    rows = await conn.fetch(_DETACH, epoch, session_ids, now_ms + SESSION_TTL_MS)
+    rows = await conn.fetch(_DETACH, epoch, session_ids, now_ms + TIME_TO_LIVE_MS)
     return {str(row["session_id"]) for row in rows}
 
 
