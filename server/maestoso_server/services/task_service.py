@@ -219,8 +219,7 @@ class TaskService(TaskServiceServicer):
         self, request: wire.ListTaskLogsRequest, context: Any
     ) -> wire.ListTaskLogsResponse:
         size = limits.page_size(request.page_size)
-        position = convert.page_position(request.page_token, (int,))
-        after = int(position[0]) if position else 0
+        (after,) = convert.page_position(request.page_token, (0,))
         found = await self._task(request)
         async with self._database.acquire() as conn:
             lines = await logs.read(conn, found.workflow_id, found.row.seq, after=after, limit=size)
