@@ -48,7 +48,9 @@ def prepare_run(turn: Turn, node: Node, row: TaskRow) -> ChildAnswer | None:
     name, definition = asked["subWorkflowName"], asked["subWorkflowDefinition"]
     if definition is None and (not isinstance(name, str) or not name):
         raise Unusable(f"The sub-workflow of task {node.reference} has no name")
-    answer: ChildAnswer | None = turn.ask(Child(name or "", _version(asked["subWorkflowVersion"]), definition))
+    answer: ChildAnswer | None = turn.ask(
+        Child(name or "", _version(asked["subWorkflowVersion"]), definition)
+    )
     return answer
 
 
@@ -146,7 +148,9 @@ def run_start(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) 
             version=answer.version,
             snapshot_id=answer.snapshot_id,
             input=Json.of(given if isinstance(given, dict) else {}),
-            task_to_domain=Json.of(domains) if isinstance(domains, dict) and domains else header.task_to_domain,
+            task_to_domain=Json.of(domains)
+            if isinstance(domains, dict) and domains
+            else header.task_to_domain,
             priority=_priority(request.get("priority"), 0),
             correlation_id=request.get("correlationId") or header.correlation_id,
             orphan=True,
