@@ -203,7 +203,8 @@ def apply_retry(turn: Turn, event: Retry) -> Outcome | None:
         not failed and header.status != WorkflowStatus.TIMED_OUT
     ):
         return refused(
-            "There are no retryable tasks! Use restart if you want to attempt entire workflow execution again."
+            "There are no retryable tasks! "
+            "Use restart if you want to attempt entire workflow execution again."
         )
     revive(turn, resume=event.resume_children, tell=not event.by_parent)
     return APPLIED
