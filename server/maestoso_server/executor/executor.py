@@ -12,17 +12,17 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..clock import Clock
 from ..engine.decide import decide
-from ..engine.decision import Decision, Outcome, QueueBirth, Verdict
-from ..engine.events import Event, Result
-from ..engine.needs import Script
-from ..engine.state import Header, TaskRow, View
-from ..errors import MaestosoError
+from ..engine.decision import Decision, Outcome, QueueBirth
+from ..engine.events import Event
+from ..engine.needs import Script, ScriptAnswer
+from ..engine.state import Header, View
 from ..store.database import Database, Unavailable
-from ..store.load import LoadRequest, load
+from ..store.load import InboxMessage, LoadRequest, load
 from ..store.save import SaveResult, WorkflowSave, save
 from . import routing
 from .answers import Answers
@@ -38,8 +38,8 @@ SECOND_BATCH_AT = 50
 """Ready lanes that make a second batch in flight worth its smaller batches."""
 VIEWS_MAX = 20_000
 """Idle workflows whose view is kept, at about 2 KiB each."""
-VIEW_ROWS_MAX = 600
-"""Rows a kept view may hold; a wider workflow keeps its open rows only."""
+CLOSED_ROWS_MAX = 600
+"""Ended rows that a view may hold beyond its open ones, before it keeps the open ones only."""
 
 
 class Executor:
@@ -95,6 +95,12 @@ class Executor:
         self._lanes.queue(lane)
         self._kick()
 
+    def receive(self, messages: Sequence[InboxMessage]) -> None:
+        """Apply these inbox rows. One that another node applies first changes nothing here."""
+        now_ms = self._clock.now_ms()
+        for message in messages:
+            self._enqueue(message.workflow_id, routing.received(message, now_ms, self.seed()))
+
     def seed(self) -> int:
         """Randomness for one event: the engine makes none itself."""
         return self._random.getrandbits(63)
@@ -137,20 +143,24 @@ class Executor:
             self._idle.set()
 
     async def _batch(self, lanes: list[Lane]) -> None:
+        batch = object()
+        for lane in lanes:
+            lane.batch = batch
         try:
             try:
                 await self._load(lanes)
                 decided = await self._decide(lanes)
                 await self._save(decided)
             except Unavailable as refusal:
-                self._give_up(lanes, refusal)
+                self._give_up([lane for lane in lanes if lane.batch is batch], refusal)
             except Exception as bug:
                 log.exception("batch failed", extra={"workflows": [lane.workflow_id for lane in lanes]})
-                await self._isolate(lanes, bug)
+                await self._isolate([lane for lane in lanes if lane.batch is batch], bug)
         finally:
             self._in_flight -= 1
             for lane in lanes:
-                if lane.busy and not lane.parked:
+                if lane.batch is batch:
+                    lane.batch = None
                     self._lanes.rest(lane)
             if len(self._lanes):
                 self._kick()
@@ -170,7 +180,7 @@ class Executor:
         if not requests:
             return
         async with self._database.acquire() as connection:
-            loaded = await load(connection, list(requests.values()))
+            loaded = await load(connection, list(requests.values()), now_ms=self._clock.now_ms())
         for lane in lanes:
             if lane.workflow_id in requests:
                 routing.take_in(lane, loaded.get(lane.workflow_id), self._clock.now_ms(), self.seed)
@@ -240,7 +250,7 @@ class Executor:
 
     def _park(self, lane: Lane, needs: list[Any]) -> None:
         """Take the lane out of the batch until its scripts have answered."""
-        lane.parked = True
+        lane.batch = None
         task = asyncio.get_running_loop().create_task(self._fetch_scripts(lane, needs))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -253,7 +263,6 @@ class Executor:
         except Exception as bug:
             log.exception("scripts failed", extra={"workflow_id": lane.workflow_id})
             self._fail(lane, bug)
-        lane.parked = False
         lane.busy = False
         if lane.decider is None:
             self._lanes.rest(lane)
@@ -320,14 +329,13 @@ class Executor:
     def _settle(self, batch: list[tuple[Lane, WorkflowSave]], result: SaveResult) -> None:
         """After the commit: views, deliveries, messages, answers."""
         placed: list[Placed] = []
-        message_ids = iter(result.message_ids)
         fresh = result.fresh
         lost: dict[str, set[int]] = {}
         for workflow_id, seq in result.lost:
             lost.setdefault(workflow_id, set()).add(seq)
         for lane, saved in batch:
             if lane.workflow_id in fresh:
-                self._written(lane, saved, result, message_ids, placed)
+                self._written(lane, saved, result, placed)
             else:
                 self._unreserve(lane, saved, saved.owners)
                 self._beaten(lane, result, lost.get(lane.workflow_id))
@@ -341,16 +349,13 @@ class Executor:
         lane: Lane,
         saved: WorkflowSave,
         result: SaveResult,
-        message_ids: Any,
         placed: list[Placed],
     ) -> None:
         decision = saved.decision
-        view = lane.view
-        assert view is not None
         lane.lost_races = 0
-        routing.apply(view, decision, rows_max=VIEW_ROWS_MAX)
         header = decision.header
         waiting: list[QueueBirth] = []
+        rows = {row.seq: row for row in decision.inserted} if decision.births else {}
         for birth in decision.births:
             session_id = saved.owners.get(birth.seq)
             if session_id is None:
@@ -359,7 +364,7 @@ class Executor:
                 self._placement.unreserve(session_id, birth)
                 waiting.append(birth)
             else:
-                placed.append(Placed(header, view.tasks[birth.seq], birth, session_id))
+                placed.append(Placed(header, rows[birth.seq], birth, session_id))
         if waiting:
             self._placement.waiting(header.namespace, waiting)
         over = [seq for seq, _ in saved.deliveries]
@@ -376,16 +381,29 @@ class Executor:
         for birth in waiting:
             if birth.due_ms > lane.running[-1].event.now_ms:
                 self._placement.deadline(birth.due_ms)
-        now_ms = self._clock.now_ms()
-        for message in decision.messages:
-            message_id = next(message_ids)
-            if not message.parked and message.due_ms <= now_ms:
-                item = routing.received(
-                    message.workflow_id, message.kind, message.body.raw, message_id, now_ms, self.seed()
-                )
-                self._enqueue(message.workflow_id, item)
+        if decision.messages:
+            self._pass_on(decision, result.message_ids[lane.workflow_id])
+        for seq, script in decision.scripts.items():
+            self._answers.late(script, partial(self._script_done, lane.workflow_id, seq))
+        routing.apply(lane, decision, closed_max=CLOSED_ROWS_MAX)
         self.changes.announce(lane.workflow_id, header)
         routing.answer(lane, decision.outcomes)
+
+    def _script_done(self, workflow_id: str, seq: int, answer: ScriptAnswer) -> None:
+        """A script that was too slow to wait for has its value: an ordinary result of its row."""
+        event = routing.script_result(seq, answer, self._clock.now_ms(), self.seed())
+        self._enqueue(workflow_id, Item(event))
+
+    def _pass_on(self, decision: Decision, message_ids: Sequence[int]) -> None:
+        """Hand the messages that were just committed to their lanes; a crash leaves them to the inbox."""
+        now_ms = self._clock.now_ms()
+        self.receive(
+            [
+                routing.sent(message, message_id)
+                for message, message_id in zip(decision.messages, message_ids, strict=True)
+                if not message.parked and message.due_ms <= now_ms
+            ]
+        )
 
     def _unreserve(self, lane: Lane, saved: WorkflowSave, owners: dict[int, str]) -> None:
         births = {birth.seq: birth for birth in saved.decision.births}
@@ -438,7 +456,7 @@ class Executor:
             self._fail(lanes[0], bug)
             return
         for lane in lanes:
-            if lane.parked or not lane.running:
+            if not lane.running:
                 continue
             lane.view = None
             lane.decider = None

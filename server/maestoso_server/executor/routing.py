@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..engine import messages
+from ..engine.cursor import continues
 from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
-from ..engine.events import ChildEnded, DeliveryDue, Due, Event, Result, Start, WorkerLost
-from ..engine.state import Header, View, WorkflowStatus
-from ..errors import MetadataChanged, NotFound, Reason
-from ..store.load import Loaded
+from ..engine.events import ChildEnded, DeliveryDue, Due, Result, Start, WorkerLost
+from ..engine.needs import ScriptAnswer
+from ..engine.state import Header, TaskStatus, View
+from ..errors import NotFound, Reason
+from ..payload import Json
+from ..store.load import InboxMessage, Loaded
 from .lanes import Item, Lane
 
 Listener = Callable[[Header], None]
@@ -76,77 +79,106 @@ def guards(
 
 
 def take_in(lane: Lane, loaded: Loaded | None, now_ms: int, seed: Callable[[], int]) -> None:
-    """Put what was loaded into the lane: rows into its view, messages before its other events."""
+    """Put what was loaded into the lane: rows into its view, messages before its other events.
+
+    An event whose message is gone was applied by another node and is dropped."""
     lane.reload = False
     if loaded is None:
-        lane.view = None
-        return
+        loaded = Loaded(None)
     if loaded.header is not None:
-        _refresh(lane, loaded)
-    known = {message.id for message in loaded.messages}
+        view = lane.view
+        if view is None or view.header.revision != loaded.header.revision:
+            view = lane.view = View(loaded.header, whole=loaded.whole)
+        for row in loaded.tasks:
+            view.add(row)
+    else:
+        lane.view = None
+    stored = {message.id for message in loaded.messages}
     mine = {item.message_id for item in lane.running if item.message_id}
-    lane.running = [item for item in lane.running if not item.message_id or item.message_id in known]
-    drained = [
-        received(lane.workflow_id, message.kind, message.body, message.id, now_ms, seed())
-        for message in loaded.messages
-        if message.id not in mine
-    ]
-    lane.running = drained + lane.running
+    kept = [item for item in lane.running if not item.message_id or item.message_id in stored]
+    drained = [received(message, now_ms, seed()) for message in loaded.messages if message.id not in mine]
+    lane.running = drained + kept
     if lane.view is None and lane.running and lane.running[0].header is not None:
         lane.view = View(lane.running[0].header, whole=True)
 
 
-def _refresh(lane: Lane, loaded: Loaded) -> None:
-    header = loaded.header
-    assert header is not None
-    view = lane.view
-    if view is None or view.header.revision != header.revision:
-        view = lane.view = View(header, whole=loaded.whole)
-    for row in loaded.tasks:
-        view.add(row)
-
-
-def received(
-    workflow_id: str, kind: MessageKind, body: bytes, message_id: int, now_ms: int, seed: int
-) -> Item:
+def received(message: InboxMessage, now_ms: int, seed: int) -> Item:
     """The event that an inbox row carries."""
-    if kind is MessageKind.CHILD_START:
-        header = messages.child_header(workflow_id, body, now_ms)
-        return Item(Start(now_ms=now_ms, seed=seed), message_id=message_id, header=header)
-    return Item(messages.decode(kind, body, now_ms=now_ms, seed=seed), message_id=message_id)
+    body = message.body.raw
+    if message.kind is MessageKind.CHILD_START:
+        header = messages.child_header(message.workflow_id, body, now_ms)
+        return Item(Start(now_ms=now_ms, seed=seed), message_id=message.id, header=header)
+    event = messages.decode(message.kind, body, now_ms=now_ms, seed=seed)
+    return Item(event, message_id=message.id, origin_epoch=message.origin_epoch)
 
 
-def apply(view: View, decision: Decision, *, rows_max: int) -> None:
-    """The view after the commit of a decision; closed rows of a wide workflow are let go."""
-    view.header = decision.header
-    for row in decision.inserted:
-        view.add(row)
-    for row in decision.updated:
-        view.add(row)
-    for seq in decision.deleted:
-        row_ = view.tasks.pop(seq, None)
-        if row_ is not None:
-            view.newest.pop((row_.reference, row_.path), None)
-    if len(view.tasks) > rows_max:
-        _narrow(view)
+def sent(message: Message, message_id: int) -> InboxMessage:
+    """The inbox row that a decision's message became."""
+    return InboxMessage(
+        id=message_id,
+        workflow_id=message.workflow_id,
+        sender_id=None,
+        kind=message.kind,
+        body=message.body,
+        due_ms=message.due_ms,
+        origin_epoch=0,
+    )
 
 
-def _narrow(view: View) -> None:
-    view.whole = False
-    closed = [row for row in view.tasks.values() if row.status >= 3 and row.state is None]
-    for row in closed:
-        del view.tasks[row.seq]
-        key = (row.reference, row.path)
-        if view.newest.get(key) == row.seq:
-            del view.newest[key]
+def apply(lane: Lane, decision: Decision, *, closed_max: int) -> None:
+    """The lane's view after the commit of a decision: values as bytes again, and of a wide workflow
+    only what is open. Costs what the decision touched, on average."""
+    view = lane.view
+    assert view is not None
+    view.apply(decision)
+    for rows in (decision.inserted, decision.updated):
+        for row in rows:
+            row.input.forget()
+            if row.output is not None:
+                row.output.forget()
+    if decision.payload_changed:
+        view.header.variables.forget()
+        if view.header.output is not None:
+            view.header.output.forget()
+    if len(view.tasks) - view.header.open > closed_max + view.header.open:
+        lane.view = _narrowed(view)
+
+
+def _narrowed(view: View) -> View:
+    """Open rows and containers; the rest is asked for again where something reads it."""
+    kept = View(view.header, fragments=view.fragments)
+    for row in view.tasks.values():
+        if row.status < TaskStatus.COMPLETED or row.state is not None:
+            kept.add(row)
+    return kept
+
+
+def script_result(seq: int, answer: ScriptAnswer, now_ms: int, seed: int) -> Result:
+    """The event that a late script answer is."""
+    if answer.error is None:
+        return Result(
+            now_ms=now_ms,
+            seed=seed,
+            seq=seq,
+            status=TaskStatus.COMPLETED,
+            output=Json.of({"result": answer.value}),
+        )
+    status = TaskStatus.FAILED if answer.retriable else TaskStatus.FAILED_WITH_TERMINAL_ERROR
+    return Result(now_ms=now_ms, seed=seed, seq=seq, status=status, reason=answer.error)
 
 
 def answer(lane: Lane, outcomes: Sequence[Outcome]) -> None:
-    """Tell everybody who waits what became of the running events."""
+    """Tell everybody who waits what became of the running events. A command that has to wait behind
+    a cursor is given again when the cursor is used up."""
     running, lane.running = lane.running, []
     for item, outcome in zip(running, outcomes, strict=True):
-        if item.done is not None:
+        if outcome.verdict is Verdict.BEHIND:
+            lane.behind.append(item)
+        elif item.done is not None:
             item.done(outcome)
+    if lane.behind and lane.view is not None and not continues(lane.view.header):
+        lane.pending[:0] = lane.behind
+        lane.behind.clear()
 
 
 def refuse_absent(lane: Lane) -> None:
