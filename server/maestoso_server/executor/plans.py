@@ -16,8 +16,8 @@ from ..definitions import snapshot
 from ..definitions.models import WorkflowDefinition
 from ..engine.needs import Child, ChildAnswer
 from ..engine.plan import Plan, compile
-from ..errors import InvalidArgument, MaestosoError, NotFound, Reason, Violation
-from ..payload import decode, encode
+from ..errors import MaestosoError, NotFound, Reason
+from ..payload import decode
 from ..store import metadata
 from ..store.database import Database
 
