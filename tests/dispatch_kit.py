@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from maestoso.task.v1 import task_service_pb2 as wire
 from maestoso.task.v1.task_pb2 import Capacity
-
 from maestoso_server import ids
 from maestoso_server.clock import ManualClock
 from maestoso_server.dispatch.deliveries import Delivery

@@ -3,18 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from maestoso.task.v1 import task_service_pb2 as wire
-from maestoso.task.v1.task_pb2 import (
-    RESULT_OUTCOME_ACCEPTED,
-    RESULT_OUTCOME_REFUSED,
-    RESULT_OUTCOME_STALE,
-    RESULT_OUTCOME_UNAVAILABLE,
-    Callback,
-    Canceled,
-    Failure,
-    ResultAck,
-    TaskResult,
-)
 
 from dispatch_kit import (
     NAMESPACE,
@@ -30,6 +18,18 @@ from dispatch_kit import (
     results,
     tokens_of,
     took,
+)
+from maestoso.task.v1 import task_service_pb2 as wire
+from maestoso.task.v1.task_pb2 import (
+    RESULT_OUTCOME_ACCEPTED,
+    RESULT_OUTCOME_REFUSED,
+    RESULT_OUTCOME_STALE,
+    RESULT_OUTCOME_UNAVAILABLE,
+    Callback,
+    Canceled,
+    Failure,
+    ResultAck,
+    TaskResult,
 )
 from maestoso_server import ids
 from maestoso_server.dispatch.deliveries import State

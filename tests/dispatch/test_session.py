@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maestoso.error.v1.error_pb2 import REASON_BAD_FRAME
-from maestoso.task.v1 import task_service_pb2 as wire
-from maestoso.task.v1.task_pb2 import RESULT_OUTCOME_ACCEPTED, Capacity
 
 from dispatch_kit import (
     NOW_MS,
@@ -20,6 +17,9 @@ from dispatch_kit import (
     results,
     tokens_of,
 )
+from maestoso.error.v1.error_pb2 import REASON_BAD_FRAME
+from maestoso.task.v1 import task_service_pb2 as wire
+from maestoso.task.v1.task_pb2 import RESULT_OUTCOME_ACCEPTED, Capacity
 from maestoso_server.dispatch.deliveries import Delivery, State
 from maestoso_server.dispatch.proof import WINDOW_BYTES
 from maestoso_server.dispatch.session import (
