@@ -47,7 +47,7 @@ from maestoso_server.telemetry import Metrics
 
 FILES = (admin_service_pb2, metadata_service_pb2, task_service_pb2, workflow_service_pb2)
 GET = "/maestoso.metadata.v1.MetadataService/GetWorkflowDefinition"
-DELETE = "/maestoso.metadata.v1.MetadataService/DeleteWorkflowDefinition"
+TERMINATE = "/maestoso.workflow.v1.WorkflowService/TerminateWorkflow"
 WATCH = "/maestoso.workflow.v1.WorkflowService/WatchWorkflow"
 CONNECT = "/maestoso.task.v1.TaskService/Connect"
 
@@ -297,13 +297,23 @@ async def test_calls_are_counted_by_method_and_code() -> None:
     assert (count("OK"), count("NOT_FOUND")) == (1, 1)
 
 
-async def test_an_administrative_action_is_kept_with_who_did_it() -> None:
+async def test_an_operators_command_is_kept_with_who_gave_it() -> None:
     audit = Kept()
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+        answer,
+        request_deserializer=workflow_service_pb2.TerminateWorkflowRequest.FromString,
+        response_serializer=Response.SerializeToString,
+    )
 
-    async with serving(DELETE, unary(answer), audit=audit) as channel:
-        await call(channel, Request(name="order"), method=DELETE)
+    async with serving(TERMINATE, handler, audit=audit) as channel:
+        multi: Any = channel.unary_unary(
+            TERMINATE,
+            workflow_service_pb2.TerminateWorkflowRequest.SerializeToString,
+            Response.FromString,
+        )
+        await multi(workflow_service_pb2.TerminateWorkflowRequest(workflow_id="w-1"), timeout=10)
 
-    assert audit == [("default", "anonymous", "definition:delete", "order")]
+    assert audit == [("default", "anonymous", "workflow:terminate", "w-1")]
 
 
 async def test_a_read_is_not_kept() -> None:

@@ -1,0 +1,1 @@
+"""The evaluator processes for JavaScript and jq, and their pool."""

@@ -42,8 +42,8 @@ def _started_names(request: Any) -> Iterable[str]:
 @dataclass(frozen=True, slots=True)
 class Action:
     """`name` is `noun:verb`. `resources` yields each id or name to ask about, at least one (empty =
-    unknown). `creates` is set where the namespace need not exist yet, `audited` where `audit` keeps
-    who did it."""
+    unknown). `creates` is set where the namespace need not exist yet, `audited` where the gate
+    keeps who did it (the store keeps writes of metadata itself)."""
 
     name: str
     resources: Callable[[Any], Iterable[str]] = _no_resource
@@ -67,14 +67,14 @@ _by_workflow = _field("workflow_id")
 _by_task = _field("task_id")
 
 ACTIONS: dict[str, Action] = {
-    _METADATA + "PutWorkflowDefinitions": Action("definition:write", audited=True),
+    _METADATA + "PutWorkflowDefinitions": Action("definition:write"),
     _METADATA + "GetWorkflowDefinition": Action("definition:read", _by_name),
     _METADATA + "ListWorkflowDefinitions": Action("definition:read"),
-    _METADATA + "DeleteWorkflowDefinition": Action("definition:delete", _by_name, audited=True),
-    _METADATA + "PutTaskDefinitions": Action("definition:write", audited=True),
+    _METADATA + "DeleteWorkflowDefinition": Action("definition:delete", _by_name),
+    _METADATA + "PutTaskDefinitions": Action("definition:write"),
     _METADATA + "GetTaskDefinition": Action("definition:read", _by_name),
     _METADATA + "ListTaskDefinitions": Action("definition:read"),
-    _METADATA + "DeleteTaskDefinition": Action("definition:delete", _by_name, audited=True),
+    _METADATA + "DeleteTaskDefinition": Action("definition:delete", _by_name),
     _WORKFLOW + "StartWorkflow": Action("workflow:start", lambda request: (request.start.name,)),
     _WORKFLOW + "StartWorkflows": Action("workflow:start", _started_names),
     _WORKFLOW + "GetWorkflow": Action("workflow:read", _by_workflow),
@@ -99,7 +99,7 @@ ACTIONS: dict[str, Action] = {
     _ADMIN + "DrainSession": Action("session:drain", _field("session_id"), audited=True),
     _ADMIN + "ListQueues": Action("queue:read"),
     _ADMIN + "ExplainWorkflow": Action("workflow:read", _by_workflow),
-    _ADMIN + "CreateNamespace": Action("namespace:create", creates=True, audited=True),
+    _ADMIN + "CreateNamespace": Action("namespace:create", creates=True),
     _ADMIN + "ListNamespaces": Action("namespace:read", namespace=_cluster),
 }
 

@@ -1,7 +1,8 @@
-"""The trail of administrative actions, written by the gate before the action happens.
+"""The trail of operators' commands, written by the gate before the command happens.
 
-Before, so that nothing is done without a trace; what was refused afterwards is in it too. Starts are
-not: their workflow names its `created_by`. Nor is what workers do.
+Before, so that nothing is done without a trace; what was refused afterwards is in it too. Writes of
+definitions and namespaces are not here: the store keeps them in the same commit. Nor are starts, whose
+workflow names its `created_by`, nor what workers do.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class Audit:
     async def record(self, *, namespace: str, principal: str, action: str, resource: str) -> None:
         """One row; answers after its commit."""
         async with self._database.acquire() as connection:
-            await audit.record(
+            await audit.note(
                 connection,
-                namespace=_storable(namespace),
+                _storable(namespace),
                 principal=principal,
                 action=action,
                 resource=_storable(resource),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ..engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
-from ..store.explain import OpenFacts, QueueFacts
+from ..store.lists import OpenTask
 
 REFERENCES_MAX = 100
 JOINS = frozenset({"JOIN", "EXCLUSIVE_JOIN"})
@@ -49,20 +49,20 @@ class Waiting:
 
 def explain(
     header: Header,
-    row: TaskRow,
-    facts: OpenFacts,
+    task: OpenTask,
     *,
     live: set[str],
     unresolved: Mapping[int, Sequence[str]],
     now_ms: int,
 ) -> Waiting:
-    """What `row` waits for.
+    """What an open task waits for.
 
     `live`: queues that some worker is connected or polls for. `unresolved`: for joins and containers,
     by seq, the references that have not ended."""
-    if facts.queue is not None:
-        return _queued(row, facts.queue, live=live, now_ms=now_ms)
-    due_ms = facts.due_ms or 0
+    row = task.row
+    if task.queue is not None:
+        return _queued(task, task.queue, live=live, now_ms=now_ms)
+    due_ms = task.timer_ms or 0
     if row.type == "SUB_WORKFLOW" and row.child_id:
         return Waiting(
             row=row,
@@ -84,29 +84,31 @@ def explain(
     return _server(header, row, due_ms)
 
 
-def _queued(row: TaskRow, queue: QueueFacts, *, live: set[str], now_ms: int) -> Waiting:
+def _queued(task: OpenTask, queue: str, *, live: set[str], now_ms: int) -> Waiting:
     """A worker or system task."""
-    due_ms = queue.deadline_ms or 0
-    if queue.owner_epoch == ASLEEP or (queue.owner_epoch is None and queue.due_ms > now_ms):
-        cause, text, due_ms = Cause.TIME, "Waits for its time before it is handed out.", queue.due_ms
-    elif queue.owner_epoch is not None:
-        cause = Cause.WORKER_RESULT
-        text = _held_by(queue) if queue.started_ms else "Was sent to a worker that has not read it yet."
-    elif queue.limit and queue.used >= queue.limit:
+    due_ms = task.delivery_deadline_ms or task.timer_ms or 0
+    ready_ms = task.due_ms or 0
+    if task.owner_epoch == ASLEEP or (task.owner_epoch is None and ready_ms > now_ms):
+        cause, text, due_ms = Cause.TIME, "Waits for its time before it is handed out.", ready_ms
+    elif task.owner_epoch is not None:
+        cause, text = Cause.WORKER_RESULT, _held_by(task)
+    elif task.limit and task.used >= task.limit:
         cause = Cause.LIMIT
-        text = f"Waits for a slot: {queue.used} of {queue.limit} (concurrentExecLimit) are taken."
-    elif queue.queue in live:
+        text = f"Waits for a slot: {task.used} of {task.limit} (concurrentExecLimit) are taken."
+    elif queue in live:
         cause, text = Cause.WORKER_CAPACITY, "Waits for a worker with room: those connected are busy."
     else:
         cause = Cause.NO_WORKER
-        text = f"No worker is connected or polls for {queue.queue!r}: start one, or check its domain."
+        text = f"No worker is connected or polls for {queue!r}: start one, or check its domain."
     return Waiting(
-        row=row, cause=cause, explanation=text, due_ms=due_ms, worker_id=queue.worker_id, queue=queue.queue
+        row=task.row, cause=cause, explanation=text, due_ms=due_ms, worker_id=task.worker_id, queue=queue
     )
 
 
-def _held_by(queue: QueueFacts) -> str:
-    return f"Is being run by worker {queue.worker_id!r}." if queue.worker_id else "Is being run by a worker."
+def _held_by(task: OpenTask) -> str:
+    if not task.worker_id:
+        return "Was sent to a worker that is not known to have read it yet."
+    return f"Is being run by worker {task.worker_id!r}."
 
 
 def _tasks(row: TaskRow, references: Sequence[str], due_ms: int) -> Waiting:

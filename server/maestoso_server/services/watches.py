@@ -15,7 +15,7 @@ from ..clock import Clock
 from ..engine.state import Header
 from ..errors import Reason, Unavailable
 from ..executor import Executor
-from ..store import workflows
+from ..store import lists
 from ..store.database import Database
 from ..store.database import Unavailable as StoreUnavailable
 
@@ -103,7 +103,7 @@ class Watches:
         if not watched:
             return
         async with self._database.acquire() as connection:
-            revisions = await workflows.revisions(connection, watched)
+            revisions = await lists.revisions(connection, watched)
         for workflow_id, revision in revisions.items():
             if self._revisions.get(workflow_id) == revision:
                 continue

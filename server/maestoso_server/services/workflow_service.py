@@ -13,10 +13,11 @@ from ..clock import Clock
 from ..engine import events
 from ..engine.decision import Outcome, Verdict
 from ..engine.events import Event
-from ..engine.state import Header
+from ..engine.state import Header, TaskRow
 from ..errors import FailedPrecondition, MaestosoError, NotFound, Reason
-from ..executor import Executor, Plans, Starter, StartOutcome, StartRequest
-from ..store import workflows
+from ..executor import Executor, Starter, StartOutcome, StartRequest
+from ..executor.plans import Plans
+from ..store import lists
 from ..store.database import Database
 from . import convert, documents, limits
 from .actions import namespace_of
@@ -95,33 +96,30 @@ class WorkflowService(WorkflowServiceServicer):
         size = limits.page_size(
             request.task_page_size, "task_page_size", default=TASK_PAGE_DEFAULT, most=TASK_PAGE_MAX
         )
-        position = convert.page_position(request.task_page_token, (int,), "task_page_token")
+        (after,) = convert.page_position(request.task_page_token, (0,), "task_page_token")
         header = await self._header(namespace_of(request), request.workflow_id)
-        message = convert.workflow(header, payloads=request.include_payloads)
-        response = wire.GetWorkflowResponse(workflow=message)
+        rows: list[TaskRow] = []
         if request.include_tasks:
             async with self._database.acquire() as connection:
-                rows = await workflows.list_tasks(
-                    connection, header.id, after_seq=int(position[0]) if position else 0, limit=size + 1
+                rows = await lists.list_tasks(
+                    connection, header.id, payloads=request.include_payloads, after=after, limit=size
                 )
-            response.next_task_page_token = convert.fill_page(
-                response.workflow.tasks,
-                rows,
-                size=size,
-                to_message=lambda row: convert.task(header.id, row, payloads=request.include_payloads),
-                position=lambda row: (row.seq,),
-            )
-        return response
+        # A page with payloads may be short; the last task that the header knows of ends the list.
+        more = bool(rows) and rows[-1].seq < header.next_seq - 1
+        return wire.GetWorkflowResponse(
+            workflow=convert.workflow(header, payloads=request.include_payloads, tasks=rows),
+            next_task_page_token=convert.page_token(rows[-1].seq) if more else "",
+        )
 
     async def ListWorkflows(
         self, request: wire.ListWorkflowsRequest, context: Any
     ) -> wire.ListWorkflowsResponse:
         size = limits.page_size(request.page_size)
         filters = convert.workflow_filter(request)
-        position = convert.page_position(request.page_token, (int, str))
+        position = convert.page_position(request.page_token, (0, ""))
         async with self._database.acquire() as connection:
-            rows = await workflows.list_workflows(
-                connection, namespace_of(request), filters, after=position, limit=size + 1
+            rows = await lists.list_workflows(
+                connection, namespace_of(request), filters, after=position if request.page_token else None, limit=size + 1
             )
         response = wire.ListWorkflowsResponse()
         response.next_page_token = convert.fill_page(
@@ -129,7 +127,7 @@ class WorkflowService(WorkflowServiceServicer):
             rows,
             size=size,
             to_message=convert.summary,
-            position=lambda row: (row.created_ms, row.workflow_id),
+            position=lambda row: (row.created_ms, row.id),
         )
         return response
 
@@ -216,8 +214,8 @@ class WorkflowService(WorkflowServiceServicer):
         """The workflow of this id in this namespace. Raises InvalidArgument and NotFound."""
         canonical = limits.uuid(workflow_id, "workflow_id")
         async with self._database.acquire() as connection:
-            header = await workflows.get_header(connection, canonical)
-        if header is None or header.namespace != namespace:
+            header = await lists.get_workflow(connection, namespace, canonical)
+        if header is None:
             raise NotFound(Reason.WORKFLOW_NOT_FOUND, f"no workflow {canonical} in namespace {namespace!r}")
         return header
 

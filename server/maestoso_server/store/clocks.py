@@ -16,7 +16,8 @@ def first_start(row: str, at: str) -> str:
 def _clocks(started: str, progressed: str) -> tuple[str, str, str]:
     # bigint: 2,147,484 s are more milliseconds than an integer holds.
     return (
-        f"CASE WHEN q.response_s > 0 THEN greatest({started}, {progressed}) + q.response_s::bigint * 1000 END",
+        f"CASE WHEN q.response_s > 0"
+        f" THEN greatest({started}, {progressed}) + q.response_s::bigint * 1000 END",
         f"CASE WHEN q.timeout_s > 0 THEN {started} + q.timeout_s::bigint * 1000 END",
         "nullif(q.total_due_ms, 0)",
     )
@@ -29,5 +30,6 @@ def next_clock(started: str, progressed: str) -> str:
 
 def next_clock_after(now: str) -> str:
     """The earliest clock of row `q` that is still to come; NULL where there is none."""
-    later = (f"CASE WHEN {clock} > {now} THEN {clock} END" for clock in _clocks("q.started_ms", "q.progress_ms"))
+    clocks = _clocks("q.started_ms", "q.progress_ms")
+    later = (f"CASE WHEN {clock} > {now} THEN {clock} END" for clock in clocks)
     return f"least({', '.join(later)})"

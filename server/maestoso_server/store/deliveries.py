@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
-
-import asyncpg
+from typing import Any, NamedTuple, Protocol
 
 from ..engine.state import TaskStatus
 from .clocks import first_start, next_clock, next_clock_after
-from .nodes import ALIVE, Connection, NodeLost
+from .database import Connection
+from .nodes import ALIVE, NodeLost
 from .queue import QueueName
 
 MOST_UNREAD = 5
@@ -157,7 +156,7 @@ async def _touch(
     conn: Connection, statement: str, owner: str, epoch: int, items: Sequence[Delivery], *columns: object
 ) -> Touched:
     """Run a statement built on `_locked` for these items; $1 to $4 are epoch and the three arrays."""
-    keys = ([item.workflow_id for item in items], [item.seq for item in items], [item.delivery for item in items])
+    keys = columns_of(items)
     rows = await conn.fetch(statement, epoch, *keys, *columns)
     if not rows:
         raise NodeLost(epoch)
@@ -167,7 +166,16 @@ async def _touch(
     return Touched(done, _keys(await conn.fetch(_busy(owner), epoch, *keys)) - done)
 
 
-def _keys(rows: Iterable[asyncpg.Record]) -> set[Key]:
+def columns_of(items: Sequence[Delivery]) -> tuple[list[str], list[int], list[int]]:
+    """Deliveries as the three arrays that a statement takes."""
+    return (
+        [item.workflow_id for item in items],
+        [item.seq for item in items],
+        [item.delivery for item in items],
+    )
+
+
+def _keys(rows: Iterable[Any]) -> set[Key]:
     return {Key(str(row["workflow_id"]), row["seq"]) for row in rows}
 
 
@@ -175,12 +183,14 @@ def _keys(rows: Iterable[asyncpg.Record]) -> set[Key]:
 # A start that an earlier delivery of the attempt had stands; the response clock begins with this one.
 _MARK_READ = f"""
 WITH {ALIVE},
-{_locked(
-    "unnest($2::uuid[], $3::int[], $4::int[], $5::bigint[], $6::text[]) "
-    "AS a(workflow_id, seq, delivery, read_ms, worker_id)",
-    _MINE,
-    first_start("q", "a.read_ms") + " AS started_ms",
-)},
+{
+    _locked(
+        "unnest($2::uuid[], $3::int[], $4::int[], $5::bigint[], $6::text[]) "
+        "AS a(workflow_id, seq, delivery, read_ms, worker_id)",
+        _MINE,
+        first_start("q", "a.read_ms") + " AS started_ms",
+    )
+},
 read AS (
   UPDATE task_queue q
   SET unread = 0, worker_id = l.worker_id, started_ms = l.started_ms, progress_ms = l.read_ms,
@@ -214,11 +224,13 @@ async def mark_read(conn: Connection, *, epoch: int, reads: Sequence[Read]) -> T
 # $1 epoch, then arrays: $2 workflow ids, $3 seqs, $4 deliveries, $5 outputs or NULL; $6 now
 _PROGRESS = f"""
 WITH {ALIVE},
-{_locked(
-    "unnest($2::uuid[], $3::int[], $4::int[], $5::bytea[]) AS a(workflow_id, seq, delivery, output)",
-    _ANYBODYS,
-    first_start("q", "$6") + " AS started_ms",
-)},
+{
+    _locked(
+        "unnest($2::uuid[], $3::int[], $4::int[], $5::bytea[]) AS a(workflow_id, seq, delivery, output)",
+        _ANYBODYS,
+        first_start("q", "$6") + " AS started_ms",
+    )
+},
 heard AS (
   UPDATE task_queue q
   SET unread = 0, started_ms = l.started_ms, progress_ms = $6,
@@ -254,11 +266,13 @@ async def progress(conn: Connection, *, epoch: int, items: Sequence[ProgressMade
 # is the engine's to find: a deadline that is due now makes it look.
 _HAND_BACK = f"""
 WITH {ALIVE},
-{_locked(
-    "unnest($2::uuid[], $3::int[], $4::int[], $5::bigint[]) AS a(workflow_id, seq, delivery, due_ms)",
-    _MINE_OR_POLLED,
-    "q.started_ms > 0 AS read, q.started_ms > 0 AND q.started_ms = t.started_ms AS begun",
-)},
+{
+    _locked(
+        "unnest($2::uuid[], $3::int[], $4::int[], $5::bigint[]) AS a(workflow_id, seq, delivery, due_ms)",
+        _MINE_OR_POLLED,
+        "q.started_ms > 0 AS read, q.started_ms > 0 AND q.started_ms = t.started_ms AS begun",
+    )
+},
 back AS (
   UPDATE task_queue q
   SET owner_epoch = CASE WHEN l.due_ms > $6 THEN -1 END, session_id = NULL, worker_id = '',
@@ -373,9 +387,7 @@ async def settle_due(conn: Connection, *, epoch: int, rows: Sequence[OwnedDue], 
     await conn.execute(
         _SETTLE_DUE,
         epoch,
-        [row.workflow_id for row in rows],
-        [row.seq for row in rows],
-        [row.delivery for row in rows],
+        *columns_of(rows),
         [row.deadline_ms for row in rows],
         now_ms,
     )
@@ -387,7 +399,8 @@ _CURRENT = """
 SELECT c.workflow_id, a.seq, c.delivery, c.owner_epoch, c.worker_id
 FROM unnest($1::uuid[], $2::uuid[], $3::int[]) WITH ORDINALITY AS a(lowest, highest, seq, place)
 LEFT JOIN LATERAL (
-  SELECT q.workflow_id, q.delivery, q.owner_epoch, coalesce(nullif(q.worker_id, ''), s.worker_id, '') AS worker_id
+  SELECT q.workflow_id, q.delivery, q.owner_epoch,
+    coalesce(nullif(q.worker_id, ''), s.worker_id, '') AS worker_id
   FROM task_queue q LEFT JOIN session s ON s.session_id = q.session_id
   WHERE q.workflow_id BETWEEN a.lowest AND a.highest AND q.seq = a.seq AND NOT q.ended
   LIMIT 1
@@ -396,9 +409,7 @@ ORDER BY a.place
 """
 
 
-async def current_deliveries(
-    conn: Connection, tasks: Sequence[tuple[str, str, int]]
-) -> list[Current | None]:
+async def current_deliveries(conn: Connection, tasks: Sequence[tuple[str, str, int]]) -> list[Current | None]:
     """The open rows of tasks, in order; None where there is none.
 
     A task is (lowest workflow id, highest workflow id, seq) as `ids.split_task_id` gives it; a

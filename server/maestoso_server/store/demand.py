@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from .nodes import ALIVE, Connection, NodeLost
+from .database import Connection
+from .nodes import ALIVE, NodeLost
 
 REFRESH_MS = 3_000
 """How often a node repeats what is asked for at it."""
@@ -44,7 +45,9 @@ async def forget(conn: Connection, *, epoch: int, now_ms: int) -> None:
 # $1 namespace, $2 queues, $3 the oldest word that still holds
 _LIVE = """
 SELECT a.queue FROM unnest($2::text[]) AS a(queue)
-WHERE EXISTS (SELECT FROM demand d WHERE d.namespace = $1 AND d.queue = a.queue AND d.seen_ms > $3)
+WHERE (
+  SELECT true FROM demand d WHERE d.namespace = $1 AND d.queue = a.queue AND d.seen_ms > $3 LIMIT 1
+)
 """
 
 

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
-import asyncpg
-
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+from .database import Connection
 
 BEAT_MS = 1_000
 LEASE_MS = 4_000
@@ -193,7 +190,7 @@ orphan AS (
     SELECT epoch FROM owners UNION SELECT epoch FROM servers
     UNION SELECT epoch FROM drains UNION SELECT epoch FROM origins
   ) e
-  WHERE NOT EXISTS (SELECT FROM node n WHERE n.epoch = e.epoch) AND e.epoch IS NOT NULL
+  WHERE e.epoch IS NOT NULL AND (SELECT true FROM node n WHERE n.epoch = e.epoch) IS NULL
 )
 SELECT
   (SELECT due_ms FROM deadline ORDER BY due_ms LIMIT 1) AS deadline_due_ms,
@@ -214,9 +211,9 @@ SELECT
   ARRAY(SELECT epoch FROM orphan ORDER BY epoch) AS orphans,
   ARRAY(
     SELECT ROW(a.namespace, a.queue) FROM unnest($5::text[], $6::text[]) AS a(namespace, queue)
-    WHERE EXISTS (
-      SELECT FROM task_queue q
-      WHERE q.namespace = a.namespace AND q.queue = a.queue AND q.owner_epoch IS NULL AND NOT q.ended
+    WHERE (
+      SELECT true FROM task_queue q
+      WHERE q.namespace = a.namespace AND q.queue = a.queue AND q.owner_epoch IS NULL AND NOT q.ended LIMIT 1
     )
   ) AS waiting
 FROM beat
@@ -289,9 +286,9 @@ rows AS (
       session_id = CASE WHEN NOT p.lost THEN q.session_id END,
       deadline_ms = CASE WHEN NOT p.lost THEN q.deadline_ms WHEN NOT q.redeliver_on_loss THEN $3 END
   FROM (
-    SELECT workflow_id, seq, NOT ended AND NOT EXISTS (
-      SELECT FROM session s WHERE s.session_id = task_queue.session_id
-    ) AS lost
+    SELECT workflow_id, seq, NOT ended AND (
+      SELECT true FROM session s WHERE s.session_id = task_queue.session_id
+    ) IS NULL AS lost
     FROM task_queue WHERE owner_epoch = $2 AND $2 > 0 AND EXISTS (SELECT FROM alive)
     ORDER BY workflow_id, seq LIMIT $5 FOR UPDATE SKIP LOCKED
   ) p

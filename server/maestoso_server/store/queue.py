@@ -17,12 +17,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import asyncpg
-
 from ..engine.state import TaskStatus
 from ..payload import Json
 from .clocks import first_start, next_clock
-from .nodes import ALIVE, Connection, NodeLost
+from .database import Connection
+from .nodes import ALIVE, NodeLost
 
 MOST = 1000
 """Rows of one take."""
@@ -115,7 +114,8 @@ class Depth:
 
 _ORDER = "q.rank, q.due_ms, q.workflow_id, q.seq"
 
-_WAITS = "q.namespace = $2 AND q.queue = $3 AND q.owner_epoch IS NULL AND NOT q.ended AND EXISTS (SELECT FROM alive)"
+_WAITS = """q.namespace = $2 AND q.queue = $3 AND q.owner_epoch IS NULL AND NOT q.ended
+  AND EXISTS (SELECT FROM alive)"""
 
 _TASK = "JOIN task t ON t.workflow_id = q.workflow_id AND t.seq = q.seq"
 
@@ -343,13 +343,13 @@ async def _lock_limit(conn: Connection, epoch: int, namespace: str, task_type: s
         )
 
 
-def _taking(epoch: int, rows: Sequence[asyncpg.Record]) -> Take:
+def _taking(epoch: int, rows: Sequence[Any]) -> Take:
     if not rows:
         raise NodeLost(epoch)
     return Take([_taken(row[1:]) for row in rows if row["seq"] is not None], bool(rows[0]["kept_back"]))
 
 
-def _taken(row: Sequence[Any]) -> Taken:
+def _taken(row: Any) -> Taken:
     taken = Taken(*row)
     taken.workflow_id = str(taken.workflow_id)
     taken.session_id = None if taken.session_id is None else str(taken.session_id)
@@ -375,18 +375,16 @@ async def read(conn: Connection, keys: Sequence[tuple[str, int]]) -> list[Taken]
 # $1 namespaces, $2 queues
 _BACKLOG = """
 SELECT a.namespace, a.queue FROM unnest($1::text[], $2::text[]) AS a(namespace, queue)
-WHERE EXISTS (
-  SELECT FROM task_queue q
-  WHERE q.namespace = a.namespace AND q.queue = a.queue AND q.owner_epoch IS NULL AND NOT q.ended
+WHERE (
+  SELECT true FROM task_queue q
+  WHERE q.namespace = a.namespace AND q.queue = a.queue AND q.owner_epoch IS NULL AND NOT q.ended LIMIT 1
 )
 """
 
 
 async def backlog(conn: Connection, queues: Collection[tuple[str, str]]) -> set[QueueName]:
     """Those of the queues (namespace, queue) in which something waits. One index probe each."""
-    rows = await conn.fetch(
-        _BACKLOG, [namespace for namespace, _ in queues], [queue for _, queue in queues]
-    )
+    rows = await conn.fetch(_BACKLOG, [namespace for namespace, _ in queues], [queue for _, queue in queues])
     return {QueueName(*row) for row in rows}
 
 

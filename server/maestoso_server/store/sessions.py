@@ -13,15 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import asyncpg
-
-from .deliveries import MOST_UNREAD, Delivery, Key
-from .nodes import ALIVE, SESSION_TTL_MS, Connection, NodeLost
+from .database import Connection
+from .deliveries import MOST_UNREAD, Delivery, Key, columns_of
+from .nodes import ALIVE, SESSION_TTL_MS, NodeLost
 from .queue import QueueName, Taken, read
-
-_RESUME_TRIES = 3
-"""A resume waits for saves in flight, which lock in another order; Postgres breaks a deadlock."""
 
 
 @dataclass(slots=True)
@@ -101,8 +98,8 @@ _COLUMNS = """s.session_id, s.epoch, s.namespace, s.worker_id, s.resume_token_ha
   s.sdk, s.state, s.connected_ms, s.expires_ms"""
 
 
-def _session(row: Sequence[object]) -> Session:
-    session = Session(*row)  # type: ignore[arg-type]
+def _session(row: Any) -> Session:
+    session = Session(*row)
     session.session_id = str(session.session_id)
     return session
 
@@ -110,8 +107,8 @@ def _session(row: Sequence[object]) -> Session:
 # $1 epoch, $2 to $10 the other columns but expires_ms
 _OPEN = f"""
 WITH {ALIVE}
-INSERT INTO session (epoch, session_id, namespace, worker_id, resume_token_hash, task_types, principal, sdk, state,
-  connected_ms)
+INSERT INTO session (epoch, session_id, namespace, worker_id, resume_token_hash, task_types, principal, sdk,
+  state, connected_ms)
 SELECT epoch, $2, $3, $4, $5, $6, $7, $8, $9, $10 FROM alive
 RETURNING true
 """
@@ -155,7 +152,8 @@ _UNREAD_AGAIN = f"p.unread AND q.unread + 1 < {MOST_UNREAD}"
 
 # $1 the new node's epoch, $2 session, $3 now, then the inventory as arrays: $4 workflow ids, $5 seqs,
 # $6 deliveries; $7 whether the rest is new (adopted) and not unread.
-# The first statement of the transaction holds this node's row.
+# The first statement of the transaction holds this node's row. Rows that a save holds are waited for,
+# in the order in which saves lock them.
 _MOVE_ROWS = f"""
 WITH p AS MATERIALIZED (
   SELECT q.workflow_id, q.seq, h.kept, NOT h.kept AND NOT $7::boolean AS unread
@@ -174,8 +172,8 @@ SET owner_epoch = CASE WHEN {_UNREAD_AGAIN} THEN NULL ELSE $1::bigint END,
     unread = q.unread + p.unread::int,
     deadline_ms = CASE WHEN NOT p.unread THEN q.deadline_ms WHEN NOT ({_UNREAD_AGAIN}) THEN $3 END
 FROM p WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
-RETURNING q.workflow_id, q.seq, q.delivery, q.queue, q.task_type, 99 - q.rank, q.size, q.task_limit, q.response_s,
-  q.started_ms, q.namespace, q.owner_epoch IS NULL AS waits, p.kept, p.unread
+RETURNING q.workflow_id, q.seq, q.delivery, q.queue, q.task_type, 99 - q.rank, q.size, q.task_limit,
+  q.response_s, q.started_ms, q.namespace, q.owner_epoch IS NULL AS waits, p.kept, p.unread
 """
 
 
@@ -197,24 +195,6 @@ async def resume(
     unread: they wait again with `unread` + 1. With `adopt` (transition 12: the inventory is this
     node's own memory) they are new, stay the session's and come back as `unsent`.
     One transaction of its own; raises `NodeLost`."""
-    for _ in range(_RESUME_TRIES - 1):
-        try:
-            return await _resume(conn, epoch, session_id, namespace, resume_token_hash, held, now_ms, adopt)
-        except asyncpg.DeadlockDetectedError:
-            continue
-    return await _resume(conn, epoch, session_id, namespace, resume_token_hash, held, now_ms, adopt)
-
-
-async def _resume(
-    conn: Connection,
-    epoch: int,
-    session_id: str,
-    namespace: str,
-    resume_token_hash: bytes,
-    held: Sequence[Delivery],
-    now_ms: int,
-    adopt: bool,
-) -> Resumed | None:
     async with conn.transaction():
         moved = await conn.fetchrow(_MOVE, epoch, session_id, namespace, resume_token_hash, now_ms)
         if moved is None:
@@ -226,9 +206,7 @@ async def _resume(
             epoch,
             session_id,
             now_ms,
-            [item.workflow_id for item in held],
-            [item.seq for item in held],
-            [item.delivery for item in held],
+            *columns_of(held),
             adopt,
         )
         new = [(str(row["workflow_id"]), row["seq"]) for row in rows if not row["kept"] and not row["unread"]]
@@ -303,9 +281,9 @@ FROM alive LEFT JOIN done d ON true
 _BURY = f"""
 WITH {ALIVE},
 ending AS MATERIALIZED (
-  SELECT s.session_id, EXISTS (
-    SELECT FROM task_queue q WHERE q.session_id = s.session_id AND NOT q.ended
-  ) AS owes
+  SELECT s.session_id, (
+    SELECT true FROM task_queue q WHERE q.session_id = s.session_id AND NOT q.ended LIMIT 1
+  ) IS NOT NULL AS owes
   FROM session s
   WHERE s.epoch = $1 AND s.expires_ms <= $2 AND s.state = 'EXPIRED' AND EXISTS (SELECT FROM alive)
 ),
@@ -329,9 +307,7 @@ async def expire(
         _EXPIRE,
         epoch,
         now_ms,
-        [item.workflow_id for item in unread],
-        [item.seq for item in unread],
-        [item.delivery for item in unread],
+        *columns_of(unread),
         limit,
     )
     if not rows:
@@ -351,7 +327,7 @@ async def expire(
 # $1 epoch, $2 sessions
 _MOVED = """
 SELECT a.session_id FROM unnest($2::uuid[]) AS a(session_id)
-WHERE NOT EXISTS (SELECT FROM session s WHERE s.session_id = a.session_id AND s.epoch = $1)
+WHERE (SELECT true FROM session s WHERE s.session_id = a.session_id AND s.epoch = $1) IS NULL
 """
 
 
