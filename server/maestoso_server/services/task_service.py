@@ -69,7 +69,10 @@ class TaskService(TaskServiceServicer):
 
     # -- the stream ----------------------------------------------------------------------------------
 
-    async def Connect(self, frames: AsyncIterator[wire.ConnectRequest], context: Any) -> None:
+    # Reads and writes the stream itself instead of yielding: what the generated type does not know.
+    async def Connect(  # type: ignore[override]
+        self, frames: AsyncIterator[wire.ConnectRequest], context: Any
+    ) -> None:
         first = await anext(frames)
         if first.WhichOneof("frame") != "hello":
             raise InvalidArgument(Reason.BAD_FRAME, "the first frame is not Hello; send Hello, once")
