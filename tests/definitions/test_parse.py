@@ -501,8 +501,6 @@ _NAMES = st.sampled_from(
         "decisionCases",
         "forkTasks",
         "loopOver",
-    ]
-    + [
         "subWorkflowParam",
         "workflowDefinition",
         "taskDefinition",
