@@ -1,10 +1,10 @@
 """The virtual environment of the scripts: made, filled and entered, with nothing but Python at hand.
 
-`enter()` is the first thing a script does. It runs on any Python 3 that can read this file, finds
-3.11 or newer, makes `.venv` beside `scripts/`, installs what `requirements.lock` names (each file
-checked against its hash) and the project itself, and starts the script anew in there. It installs
-again only when the lock, the project's metadata or the Python have changed; scripts that start at
-the same moment wait for the first.
+`enter()` is the first thing a script does; `python()` is for one that starts others. Both run on any
+Python 3 that can read this file, find 3.11 or newer, make `.venv` beside `scripts/`, and install what
+`requirements.lock` names (each file checked against its hash) and the project itself; again only when
+the lock or the project's metadata have changed, or the Python is gone. Scripts that start at the same
+moment wait for the first.
 """
 
 import fcntl
@@ -25,14 +25,17 @@ NEWER = ("python3.13", "python3.12", "python3.11", "python3")
 
 def enter() -> None:
     """Return inside the environment; outside it, make it ready and replace this process."""
-    if Path(sys.prefix).resolve() == FOLDER and STAMP.exists() and STAMP.read_text() == _digest():
-        return
-    if sys.version_info < OLDEST:
-        _replace(_newer_python())
+    if Path(sys.prefix).resolve() != FOLDER or not _is_ready():
+        sys.stdout.flush()
+        os.execv(python(), [python(), *sys.argv])
+
+
+def python() -> str:
+    """The interpreter of the environment, made ready."""
     with _lock():
-        if not (STAMP.exists() and STAMP.read_text() == _digest()):
+        if not _is_ready():
             _install()
-    _replace(str(PYTHON))
+    return str(PYTHON)
 
 
 def say(text: str) -> None:
@@ -44,11 +47,11 @@ def _install() -> None:
     say("installing into " + str(FOLDER) + " (once, about a minute)")
     if not _runs(str(PYTHON)):
         shutil.rmtree(str(FOLDER), ignore_errors=True)
-        base = getattr(sys, "_base_executable", sys.executable)
-        made = subprocess.run([base, "-m", "venv", str(FOLDER)], stdout=2)
+        made = subprocess.run([_base_python(), "-m", "venv", str(FOLDER)], stdout=2)
         if made.returncode != 0:
             sys.exit("no virtual environment could be made: this Python needs its modules venv and ensurepip")
-    STAMP.unlink() if STAMP.exists() else None
+    if STAMP.exists():
+        STAMP.unlink()
     _pip("--require-hashes", "-r", str(ROOT / "requirements.lock"))
     # The build backend is in the lock: an isolated build would fetch another one, unchecked.
     _pip("--no-deps", "--no-build-isolation", "-e", str(ROOT))
@@ -62,9 +65,13 @@ def _pip(*arguments: str) -> None:
         sys.exit("installing failed: " + " ".join(command))
 
 
+def _is_ready() -> bool:
+    return PYTHON.exists() and STAMP.exists() and STAMP.read_text() == _digest()
+
+
 def _digest() -> str:
     """What an installation depends on."""
-    facts = hashlib.sha256(".".join(map(str, sys.version_info[:2])).encode())
+    facts = hashlib.sha256()
     for name in ("pyproject.toml", "requirements.lock"):
         facts.update((ROOT / name).read_bytes())
     return facts.hexdigest()
@@ -81,7 +88,10 @@ class _lock:
         os.close(self._folder)
 
 
-def _newer_python() -> str:
+def _base_python() -> str:
+    """A Python that is new enough: this one, else one on the path."""
+    if sys.version_info >= OLDEST:
+        return getattr(sys, "_base_executable", sys.executable)
     for name in NEWER:
         found = shutil.which(name)
         if found and _runs(found, "import sys; sys.exit(sys.version_info < (3, 11))"):
@@ -93,8 +103,3 @@ def _runs(python: str, code: str = "") -> bool:
     if not os.path.exists(python):
         return False
     return subprocess.run([python, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
-
-
-def _replace(python: str) -> None:
-    sys.stdout.flush()
-    os.execv(python, [python, *sys.argv])

@@ -3,64 +3,30 @@
 One Postgres serves the session: the embedded one under our own supervisor, or the server that
 MAESTOSO_TEST_DATABASE_URL names (as a superuser). A template database is migrated once; each test
 gets a copy of it, in some 40 ms, and its copy is dropped afterwards.
+
+A test that needs a program of the machine (`node`, say) asks `toolchain` for it: without it the test
+is left out and named at the end, or fails where MAESTOSO_REQUIRE_TOOLCHAINS=1.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import pytest
 
+from databases import aside, execute, url_of
 from maestoso_server.embedded import EmbeddedPostgres
+from maestoso_server.store.migrate import migrate
 
-MIGRATIONS = Path(__file__).parents[1] / "server" / "maestoso_server" / "store" / "migrations"
-
-T = TypeVar("T")
+START_MS = 1_750_000_000_000
+"""Where a ManualClock starts."""
 
 _numbers = itertools.count(1)
-
-
-def aside(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in a thread of its own, so that no test's event loop is touched."""
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(work))
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-def url_of(server_url: str, database: str) -> str:
-    """The URL of another database on the same server."""
-    return urlunsplit(urlsplit(server_url)._replace(path=f"/{database}"))
-
-
-async def execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -84,8 +50,7 @@ def template_database(postgres_url: str) -> Iterator[str]:
     name = f"maestoso_template_{os.getpid()}"
     aside(execute(postgres_url, f"CREATE DATABASE {name}"))
     try:
-        files = sorted(MIGRATIONS.glob("*.sql"))
-        aside(execute(url_of(postgres_url, name), *(file.read_text() for file in files)))
+        aside(migrate(url_of(postgres_url, name), now_ms=START_MS))
         yield name
     finally:
         aside(execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
@@ -98,3 +63,31 @@ def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     aside(execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY WAL_LOG"))
     yield url_of(postgres_url, name)
     aside(execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+LEFT_OUT = "left out: "
+
+
+@pytest.fixture
+def toolchain() -> Callable[[str], str]:
+    """Finds a program on the path; the test is left out, or fails, where there is none."""
+
+    def find(program: str) -> str:
+        if found := shutil.which(program):
+            return found
+        if os.environ.get("MAESTOSO_REQUIRE_TOOLCHAINS") == "1":
+            pytest.fail(f"{program} is not installed, and MAESTOSO_REQUIRE_TOOLCHAINS=1 requires it")
+        pytest.skip(f"{LEFT_OUT}{program} is not installed")
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was left out, last of all."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [(report.longrepr[2].removeprefix("Skipped: "), report.nodeid) for report in skipped]
+    terminalreporter.section("left out")
+    for reason, test in sorted(reasons):
+        terminalreporter.line(f"{test}: {reason.removeprefix(LEFT_OUT)}")
+    if not reasons:
+        terminalreporter.line("nothing")

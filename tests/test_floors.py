@@ -19,6 +19,7 @@ SDK = ROOT / "sdk" / "python" / "maestoso"
 
 FLOORS = {
     **dict.fromkeys(("errors", "config", "telemetry", "payload", "ids", "clock", "embedded"), 0),
+    "json_text": 0.5,  # reads JSON with its place in mind, and refuses it in the words of `errors`
     "definitions": 1,
     "engine": 2,
     **dict.fromkeys(("store", "scripting"), 3),
@@ -32,8 +33,8 @@ FLOORS = {
 }
 
 ENGINE_MAY_IMPORT = {
-    *("__future__", "bisect", "collections", "dataclasses", "datetime", "enum", "functools", "hashlib"),
-    *("itertools", "math", "re", "typing"),
+    *("__future__", "bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "functools"),
+    *("hashlib", "itertools", "math", "re", "typing"),
     *("payload", "definitions", "ids", "engine"),
 }
 CLOCK_READERS = {"now", "utcnow", "today"}

@@ -218,6 +218,10 @@ class Tracer(Protocol):
         """A span around a piece of work, a child of `traceparent` (W3C) where one is given."""
         ...
 
+    def close(self) -> None:
+        """Send what is left. Blocks for a moment."""
+        ...
+
 
 class NoTracer:
     """Traces nothing and costs nothing."""
@@ -229,22 +233,18 @@ class NoTracer:
     ) -> AbstractContextManager[None]:
         return self._nothing
 
+    def close(self) -> None:
+        return
+
 
 class OpenTelemetryTracer:
-    """Spans of OpenTelemetry. The exporter is set up by OpenTelemetry's own variables."""
+    """Spans of OpenTelemetry, made by `provider` (an SDK TracerProvider)."""
 
-    def __init__(self) -> None:
-        from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    def __init__(self, provider: Any) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        provider = TracerProvider(resource=Resource.create({"service.name": "maestoso"}))
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        trace.set_tracer_provider(provider)
-        self._tracer = trace.get_tracer("maestoso")
+        self._provider = provider
+        self._tracer = provider.get_tracer("maestoso")
         self._propagator = TraceContextTextMapPropagator()
 
     @contextmanager
@@ -255,6 +255,21 @@ class OpenTelemetryTracer:
         with self._tracer.start_as_current_span(name, context=parent, attributes=dict(attributes or {})):
             yield
 
+    def close(self) -> None:
+        self._provider.shutdown()
+
+
+def _exporting_provider() -> Any:
+    """A provider that sends over gRPC, set up by OpenTelemetry's own variables."""
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": "maestoso"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
 
 def make_tracer(tracing: str) -> Tracer:
     """The tracer for the setting `tracing`. Raises RuntimeError when `otel` is asked for and the
@@ -262,7 +277,7 @@ def make_tracer(tracing: str) -> Tracer:
     if tracing == "off":
         return NoTracer()
     try:
-        return OpenTelemetryTracer()
+        return OpenTelemetryTracer(_exporting_provider())
     except ImportError as missing:
         raise RuntimeError(
             f"tracing=otel needs the extra: pip install 'maestoso[otel]' ({missing.name} is missing)"

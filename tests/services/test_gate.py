@@ -42,10 +42,12 @@ from maestoso_server.services.security import (
     make_key,
     read_keys,
 )
+from maestoso_server.store.database import Unavailable as StoreUnavailable
 from maestoso_server.telemetry import Metrics
 
 FILES = (admin_service_pb2, metadata_service_pb2, task_service_pb2, workflow_service_pb2)
 GET = "/maestoso.metadata.v1.MetadataService/GetWorkflowDefinition"
+TERMINATE = "/maestoso.workflow.v1.WorkflowService/TerminateWorkflow"
 WATCH = "/maestoso.workflow.v1.WorkflowService/WatchWorkflow"
 CONNECT = "/maestoso.task.v1.TaskService/Connect"
 
@@ -59,6 +61,13 @@ class OnlyDefault:
     async def require(self, namespace: str) -> None:
         if namespace != "default":
             raise NotFound(Reason.NAMESPACE_NOT_FOUND, f"namespace {namespace!r} does not exist")
+
+
+class Kept(list[tuple[str, str, str, str]]):
+    """An audit trail in memory."""
+
+    async def record(self, *, namespace: str, principal: str, action: str, resource: str) -> None:
+        self.append((namespace, principal, action, resource))
 
 
 async def answer(request: Any, context: Any) -> Response:
@@ -75,12 +84,14 @@ async def serving(
     authenticator: Authenticator | None = None,
     clock: ManualClock | None = None,
     metrics: Metrics | None = None,
+    audit: Kept | None = None,
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a server that offers this one method behind the gate."""
     gate = Gate(
         authenticator=authenticator or Anonymous(),
         authorizer=Grants(),
         namespaces=OnlyDefault(),
+        audit=Kept() if audit is None else audit,
         clock=clock or ManualClock(),
         metrics=metrics or Metrics(CollectorRegistry()),
     )
@@ -284,6 +295,43 @@ async def test_calls_are_counted_by_method_and_code() -> None:
         return registry.get_sample_value("maestoso_rpc_seconds_count", {"method": GET, "code": code})
 
     assert (count("OK"), count("NOT_FOUND")) == (1, 1)
+
+
+async def test_an_operators_command_is_kept_with_who_gave_it() -> None:
+    audit = Kept()
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+        answer,
+        request_deserializer=workflow_service_pb2.TerminateWorkflowRequest.FromString,
+        response_serializer=Response.SerializeToString,
+    )
+
+    async with serving(TERMINATE, handler, audit=audit) as channel:
+        multi: Any = channel.unary_unary(
+            TERMINATE,
+            workflow_service_pb2.TerminateWorkflowRequest.SerializeToString,
+            Response.FromString,
+        )
+        await multi(workflow_service_pb2.TerminateWorkflowRequest(workflow_id="w-1"), timeout=10)
+
+    assert audit == [("default", "anonymous", "workflow:terminate", "w-1")]
+
+
+async def test_a_read_is_not_kept() -> None:
+    audit = Kept()
+
+    async with serving(GET, unary(answer), audit=audit) as channel:
+        await call(channel, Request(name="order"))
+
+    assert audit == []
+
+
+async def test_a_call_without_a_database_can_be_repeated() -> None:
+    error, sent = await refusal_of(StoreUnavailable("ConnectionRefusedError: 10.0.0.3", unknown=False))
+
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert sent.reason == error_pb2.REASON_STORE_UNAVAILABLE
+    assert sent.HasField("retry_after")
+    assert "10.0.0.3" not in sent.message
 
 
 # --- streams ------------------------------------------------------------------------------------

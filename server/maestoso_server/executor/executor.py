@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from ..clock import Clock
 from ..engine.decide import decide
 from ..engine.decision import Decision, Outcome, QueueBirth
 from ..engine.events import Event
-from ..engine.needs import Script
+from ..engine.needs import Script, ScriptAnswer
 from ..engine.state import Header, View
 from ..store.database import Database, Unavailable
 from ..store.load import InboxMessage, LoadRequest, load
@@ -37,8 +38,8 @@ SECOND_BATCH_AT = 50
 """Ready lanes that make a second batch in flight worth its smaller batches."""
 VIEWS_MAX = 20_000
 """Idle workflows whose view is kept, at about 2 KiB each."""
-VIEW_ROWS_MAX = 600
-"""Rows a kept view may hold; a wider workflow keeps its open rows only."""
+CLOSED_ROWS_MAX = 600
+"""Ended rows that a view may hold beyond its open ones, before it keeps the open ones only."""
 
 
 class Executor:
@@ -63,6 +64,7 @@ class Executor:
         self._epoch = epoch
         self._lanes = Lanes(views_max=VIEWS_MAX)
         self._in_flight = 0
+        self._parked = 0
         self._flush_due = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -138,29 +140,37 @@ class Executor:
             task = asyncio.get_running_loop().create_task(self._batch(lanes))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif self._in_flight == 0:
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._in_flight == 0 and self._parked == 0 and not self._flush_due and not len(self._lanes):
             self._idle.set()
 
     async def _batch(self, lanes: list[Lane]) -> None:
+        batch = object()
+        for lane in lanes:
+            lane.batch = batch
         try:
             try:
                 await self._load(lanes)
                 decided = await self._decide(lanes)
                 await self._save(decided)
             except Unavailable as refusal:
-                self._give_up(lanes, refusal)
+                self._give_up([lane for lane in lanes if lane.batch is batch], refusal)
             except Exception as bug:
                 log.exception("batch failed", extra={"workflows": [lane.workflow_id for lane in lanes]})
-                await self._isolate(lanes, bug)
+                await self._isolate([lane for lane in lanes if lane.batch is batch], bug)
         finally:
             self._in_flight -= 1
             for lane in lanes:
-                if lane.busy and not lane.parked:
+                if lane.batch is batch:
+                    lane.batch = None
                     self._lanes.rest(lane)
             if len(self._lanes):
                 self._kick()
-            elif self._in_flight == 0 and not self._flush_due:
-                self._idle.set()
+            else:
+                self._rest()
 
     # -- load --------------------------------------------------------------------------------
 
@@ -245,7 +255,8 @@ class Executor:
 
     def _park(self, lane: Lane, needs: list[Any]) -> None:
         """Take the lane out of the batch until its scripts have answered."""
-        lane.parked = True
+        lane.batch = None
+        self._parked += 1
         task = asyncio.get_running_loop().create_task(self._fetch_scripts(lane, needs))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -258,7 +269,7 @@ class Executor:
         except Exception as bug:
             log.exception("scripts failed", extra={"workflow_id": lane.workflow_id})
             self._fail(lane, bug)
-        lane.parked = False
+        self._parked -= 1
         lane.busy = False
         if lane.decider is None:
             self._lanes.rest(lane)
@@ -325,13 +336,14 @@ class Executor:
     def _settle(self, batch: list[tuple[Lane, WorkflowSave]], result: SaveResult) -> None:
         """After the commit: views, deliveries, messages, answers."""
         placed: list[Placed] = []
+        message_ids = iter(result.message_ids)
         fresh = result.fresh
         lost: dict[str, set[int]] = {}
         for workflow_id, seq in result.lost:
             lost.setdefault(workflow_id, set()).add(seq)
         for lane, saved in batch:
             if lane.workflow_id in fresh:
-                self._written(lane, saved, result, placed)
+                self._written(lane, saved, result, message_ids, placed)
             else:
                 self._unreserve(lane, saved, saved.owners)
                 self._beaten(lane, result, lost.get(lane.workflow_id))
@@ -345,15 +357,14 @@ class Executor:
         lane: Lane,
         saved: WorkflowSave,
         result: SaveResult,
+        message_ids: Iterator[int],
         placed: list[Placed],
     ) -> None:
         decision = saved.decision
-        view = lane.view
-        assert view is not None
         lane.lost_races = 0
-        routing.apply(view, decision, rows_max=VIEW_ROWS_MAX)
         header = decision.header
         waiting: list[QueueBirth] = []
+        rows = {row.seq: row for row in decision.inserted} if decision.births else {}
         for birth in decision.births:
             session_id = saved.owners.get(birth.seq)
             if session_id is None:
@@ -362,7 +373,7 @@ class Executor:
                 self._placement.unreserve(session_id, birth)
                 waiting.append(birth)
             else:
-                placed.append(Placed(header, view.tasks[birth.seq], birth, session_id))
+                placed.append(Placed(header, rows[birth.seq], birth, session_id))
         if waiting:
             self._placement.waiting(header.namespace, waiting)
         over = [seq for seq, _ in saved.deliveries]
@@ -380,17 +391,25 @@ class Executor:
             if birth.due_ms > lane.running[-1].event.now_ms:
                 self._placement.deadline(birth.due_ms)
         if decision.messages:
-            self._pass_on(decision, result.message_ids[lane.workflow_id])
+            self._pass_on(decision, message_ids)
+        for seq, script in decision.scripts.items():
+            self._answers.late(script, partial(self._script_done, lane.workflow_id, seq))
+        routing.apply(lane, decision, closed_max=CLOSED_ROWS_MAX)
         self.changes.announce(lane.workflow_id, header)
         routing.answer(lane, decision.outcomes)
 
-    def _pass_on(self, decision: Decision, message_ids: Sequence[int]) -> None:
+    def _script_done(self, workflow_id: str, seq: int, answer: ScriptAnswer) -> None:
+        """A script that was too slow to wait for has its value: an ordinary result of its row."""
+        event = routing.script_result(seq, answer, self._clock.now_ms(), self.seed())
+        self._enqueue(workflow_id, Item(event))
+
+    def _pass_on(self, decision: Decision, message_ids: Iterator[int]) -> None:
         """Hand the messages that were just committed to their lanes; a crash leaves them to the inbox."""
         now_ms = self._clock.now_ms()
         self.receive(
             [
                 routing.sent(message, message_id)
-                for message, message_id in zip(decision.messages, message_ids, strict=True)
+                for message, message_id in zip(decision.messages, message_ids, strict=False)
                 if not message.parked and message.due_ms <= now_ms
             ]
         )
@@ -446,7 +465,7 @@ class Executor:
             self._fail(lanes[0], bug)
             return
         for lane in lanes:
-            if lane.parked or not lane.running:
+            if not lane.running:
                 continue
             lane.view = None
             lane.decider = None

@@ -16,8 +16,8 @@ from ..definitions import snapshot
 from ..definitions.models import WorkflowDefinition
 from ..engine.needs import Child, ChildAnswer
 from ..engine.plan import Plan, compile
-from ..errors import InvalidArgument, MaestosoError, NotFound, Reason, Violation
-from ..payload import decode, encode
+from ..errors import MaestosoError, NotFound, Reason
+from ..payload import decode
 from ..store import metadata
 from ..store.database import Database
 
@@ -87,7 +87,7 @@ class Plans:
         """The snapshot of a SUB_WORKFLOW's child, or why there is none."""
         try:
             if need.definition is not None:
-                resolved = await self.inline(namespace, need.definition)
+                resolved = await self.inline(namespace, need.definition.value)
             else:
                 resolved = await self.resolve(namespace, need.name, need.version)
         except MaestosoError as refusal:

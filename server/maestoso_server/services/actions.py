@@ -42,12 +42,14 @@ def _started_names(request: Any) -> Iterable[str]:
 @dataclass(frozen=True, slots=True)
 class Action:
     """`name` is `noun:verb`. `resources` yields each id or name to ask about, at least one (empty =
-    unknown). `creates` is set where the namespace need not exist yet."""
+    unknown). `creates` is set where the namespace need not exist yet, `audited` where the gate
+    keeps who did it (the store keeps writes of metadata itself)."""
 
     name: str
     resources: Callable[[Any], Iterable[str]] = _no_resource
     namespace: Callable[[Any], str] = namespace_of
     creates: bool = False
+    audited: bool = False
 
     @property
     def of_cluster(self) -> bool:
@@ -78,11 +80,11 @@ ACTIONS: dict[str, Action] = {
     _WORKFLOW + "GetWorkflow": Action("workflow:read", _by_workflow),
     _WORKFLOW + "ListWorkflows": Action("workflow:read"),
     _WORKFLOW + "WatchWorkflow": Action("workflow:read", _by_workflow),
-    _WORKFLOW + "TerminateWorkflow": Action("workflow:terminate", _by_workflow),
-    _WORKFLOW + "PauseWorkflow": Action("workflow:pause", _by_workflow),
-    _WORKFLOW + "ResumeWorkflow": Action("workflow:resume", _by_workflow),
-    _WORKFLOW + "RetryWorkflow": Action("workflow:retry", _by_workflow),
-    _WORKFLOW + "RestartWorkflow": Action("workflow:restart", _by_workflow),
+    _WORKFLOW + "TerminateWorkflow": Action("workflow:terminate", _by_workflow, audited=True),
+    _WORKFLOW + "PauseWorkflow": Action("workflow:pause", _by_workflow, audited=True),
+    _WORKFLOW + "ResumeWorkflow": Action("workflow:resume", _by_workflow, audited=True),
+    _WORKFLOW + "RetryWorkflow": Action("workflow:retry", _by_workflow, audited=True),
+    _WORKFLOW + "RestartWorkflow": Action("workflow:restart", _by_workflow, audited=True),
     _WORKFLOW + "SignalWorkflow": Action("workflow:signal", _by_workflow),
     _TASK + "Connect": Action("task:work", namespace=lambda request: namespace_of(request.hello)),
     _TASK + "PollTasks": Action("task:work"),
@@ -92,9 +94,9 @@ ACTIONS: dict[str, Action] = {
     _TASK + "ListTaskLogs": Action("task:read", _by_task),
     _TASK + "AddTaskLogs": Action("task:log", _by_task),
     _ADMIN + "ListNodes": Action("node:read", namespace=_cluster),
-    _ADMIN + "DrainNode": Action("node:drain", _field("node_id"), namespace=_cluster),
+    _ADMIN + "DrainNode": Action("node:drain", _field("node_id"), namespace=_cluster, audited=True),
     _ADMIN + "ListSessions": Action("session:read"),
-    _ADMIN + "DrainSession": Action("session:drain", _field("session_id")),
+    _ADMIN + "DrainSession": Action("session:drain", _field("session_id"), audited=True),
     _ADMIN + "ListQueues": Action("queue:read"),
     _ADMIN + "ExplainWorkflow": Action("workflow:read", _by_workflow),
     _ADMIN + "CreateNamespace": Action("namespace:create", creates=True),

@@ -8,21 +8,38 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from maestoso.admin.v1 import admin_pb2
+from maestoso.metadata.v1 import definition_pb2
 from maestoso.task.v1 import task_pb2
-from maestoso.workflow.v1 import workflow_pb2
+from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
 
 from .. import ids
-from ..engine.state import Header, Path, TaskRow, TaskStatus, WorkflowStatus
-from ..executor import KeyPolicy, StartRequest
+from ..engine.decision import Outcome, Verdict
+from ..engine.names import shown_reference
+from ..engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
+from ..errors import MaestosoError
+from ..executor import KeyPolicy, StartOutcome, StartRequest
 from ..payload import Json
-from . import limits
+from ..store import lists, metadata, nodes, sessions
+from ..store.queue import Depth
+from . import documents, limits
+from .explain import Waiting
 from .limits import Limits, invalid
+from .refusals import duration, refusal, violations
+
+PAGE_BYTES = 8 * 1024 * 1024
+"""A page ends early at half of what a message may have."""
+
+Row = TypeVar("Row")
+
 
 # --- time and pages -----------------------------------------------------------------------------
 
@@ -52,20 +69,48 @@ def page_token(*position: str | int) -> str:
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(position)).decode().rstrip("=")
 
 
-def page_position(
-    token: str, kinds: tuple[type, ...], field: str = "page_token"
-) -> tuple[str | int, ...] | None:
-    """What `page_token` was made from, None for an empty token. Raises InvalidArgument."""
+Position = TypeVar("Position", bound=tuple[str | int, ...])
+
+
+def page_position(token: str, first: Position, field: str = "page_token") -> Position:
+    """What `page_token` was made from; `first` for an empty token. Raises InvalidArgument."""
     if not token:
-        return None
+        return first
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        position = msgspec.msgpack.decode(raw)
+        found = msgspec.msgpack.decode(raw, type=tuple[str | int, ...])
     except (binascii.Error, ValueError, msgspec.MsgspecError):
-        position = None
-    if not isinstance(position, list) or tuple(type(part) for part in position) != kinds:
+        found = ()
+    if [type(part) for part in found] != [type(part) for part in first] or not all(map(_storable, found)):
         raise invalid(field, "is not a token of this list; send the `next_page_token` of the page before")
-    return tuple(position)
+    return cast(Position, found)
+
+
+def _storable(part: str | int) -> bool:
+    """Whether Postgres can compare a column with it."""
+    return "\0" not in part if isinstance(part, str) else 0 <= part < 1 << 63
+
+
+def fill_page(
+    messages: Any,
+    rows: Sequence[Row],
+    *,
+    size: int,
+    to_message: Callable[[Row], Message],
+    position: Callable[[Row], tuple[str | int, ...]],
+    most_bytes: int = PAGE_BYTES,
+) -> str:
+    """Append at most `size` rows to a repeated field, fewer where they outgrow `most_bytes` (one at
+    least). Returns the token of the next page, empty when all `rows` were taken: read one more than
+    `size` to know."""
+    taken = 0
+    for row in rows[:size]:
+        message = to_message(row)
+        taken += message.ByteSize()
+        if taken > most_bytes and messages:
+            break
+        messages.append(message)
+    return page_token(*position(rows[len(messages) - 1])) if len(messages) < len(rows) else ""
 
 
 # --- workflows ----------------------------------------------------------------------------------
@@ -118,6 +163,20 @@ def domains(routes: Mapping[str, str], field: str) -> Json | None:
     return Json.of({task_type: routes[task_type] for task_type in sorted(routes)}) if routes else None
 
 
+def started(outcome: StartOutcome) -> workflow_pb2.Started:
+    """A start that was accepted."""
+    return workflow_pb2.Started(workflow_id=outcome.workflow_id, existing=outcome.existing)
+
+
+def start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:
+    """One start of many. Raises what is no refusal of this one start alone."""
+    if outcome.error is None:
+        return workflow_pb2.StartOutcome(started=started(outcome))
+    if isinstance(outcome.error, MaestosoError):
+        return workflow_pb2.StartOutcome(error=refusal(outcome.error))
+    raise outcome.error
+
+
 def workflow(header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = ()) -> workflow_pb2.Workflow:
     """An execution, with these of its tasks."""
     message = workflow_pb2.Workflow(
@@ -164,6 +223,42 @@ def status_filter(status: int) -> WorkflowStatus | None:
         raise invalid("status", f"is {status}, which this server does not know") from None
 
 
+def workflow_filter(request: workflow_service_pb2.ListWorkflowsRequest) -> lists.Filter:
+    """Which workflows are asked for. Raises InvalidArgument."""
+    bounds = {
+        name: milliseconds(getattr(request, name), name)
+        for name in ("created_from", "created_before")
+        if request.HasField(name)
+    }
+    return lists.Filter(
+        name=limits.text(request.name, "name") or None,
+        status=status_filter(request.status),
+        correlation_id=limits.text(request.correlation_id, "correlation_id") or None,
+        created_from_ms=bounds.get("created_from"),
+        created_before_ms=bounds.get("created_before"),
+    )
+
+
+def summary(found: lists.WorkflowSummary) -> workflow_pb2.WorkflowSummary:
+    """A workflow as lists show it."""
+    return workflow_pb2.WorkflowSummary(
+        workflow_id=found.id,
+        name=found.name,
+        version=found.version,
+        status=workflow_status(found.status),
+        correlation_id=found.correlation_id or "",
+        create_time=timestamp(found.created_ms),
+        end_time=timestamp(found.ended_ms),
+    )
+
+
+def signal_outcome(outcome: Outcome) -> workflow_service_pb2.SignalOutcome.ValueType:
+    """Whether a signal has ended its task or is kept for it."""
+    if outcome.verdict is Verdict.PARKED:
+        return workflow_service_pb2.SIGNAL_OUTCOME_KEPT
+    return workflow_service_pb2.SIGNAL_OUTCOME_APPLIED
+
+
 # --- tasks --------------------------------------------------------------------------------------
 
 
@@ -173,7 +268,7 @@ def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
         task_id=ids.task_id(workflow_id, row.seq),
         workflow_id=workflow_id,
         seq=row.seq,
-        reference=reference(row.reference, row.path),
+        reference=shown_reference(row.reference, row.path),
         task_type=row.type,
         name=row.name,
         status=task_status(row.status),
@@ -195,11 +290,6 @@ def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
     return message
 
 
-def reference(base: str, path: Path) -> str:
-    """Conductor's name of a task inside loops: `work__2`, `work__2__1` when nested."""
-    return base + "".join(f"__{turn}" for turn in path)
-
-
 def task_status(status: TaskStatus) -> task_pb2.TaskStatus.ValueType:
     """Both enums have the same numbers (a test holds them together)."""
     return task_pb2.TaskStatus.ValueType(status)
@@ -214,3 +304,157 @@ def signalled_status(status: int) -> TaskStatus:
     if wanted not in SIGNALLED:
         raise invalid("status", f"is {status}; COMPLETED, FAILED or FAILED_WITH_TERMINAL_ERROR is accepted")
     return TaskStatus(wanted)
+
+
+# --- definitions --------------------------------------------------------------------------------
+
+
+def overwrite(rule: int) -> metadata.Overwrite:
+    """What a put does to what exists; unspecified = REFUSE. Raises InvalidArgument."""
+    try:
+        return metadata.Overwrite(rule or metadata.Overwrite.REFUSE)
+    except ValueError:
+        raise invalid("overwrite", f"is {rule}, which this server does not know") from None
+
+
+def workflow_definition(
+    found: metadata.Definition, *, document: bool = True
+) -> definition_pb2.WorkflowDefinition:
+    """A registered workflow definition with the facts that its document tells."""
+    facts = documents.workflow_facts(found.document)
+    return definition_pb2.WorkflowDefinition(
+        name=found.name,
+        version=found.version,
+        document=found.document if document else b"",
+        description=facts.description,
+        owner_email=facts.owner_email,
+        create_time=timestamp(found.created_ms),
+        created_by=found.created_by,
+        update_time=timestamp(found.updated_ms),
+        updated_by=found.updated_by,
+        task_count=sum(facts.task_counts.values()),
+        task_counts=facts.task_counts,
+    )
+
+
+def task_definition(found: metadata.Definition, *, document: bool = True) -> definition_pb2.TaskDefinition:
+    """A registered task definition with the facts that its document tells."""
+    facts = documents.task_facts(found.document)
+    return definition_pb2.TaskDefinition(
+        name=found.name,
+        document=found.document if document else b"",
+        description=facts.description,
+        owner_email=facts.owner_email,
+        create_time=timestamp(found.created_ms),
+        created_by=found.created_by,
+        update_time=timestamp(found.updated_ms),
+        updated_by=found.updated_by,
+    )
+
+
+def put_result(judged: documents.Judged, outcome: metadata.Put | None) -> definition_pb2.PutResult:
+    """What became of one document; `outcome` None = it has faults."""
+    return definition_pb2.PutResult(
+        name=judged.name,
+        version=judged.version,
+        outcome=definition_pb2.PUT_OUTCOME_INVALID
+        if outcome is None
+        else definition_pb2.PutOutcome.ValueType(outcome),
+        warnings=violations(judged.warnings),
+        violations=violations(judged.faults),
+    )
+
+
+# --- administration -----------------------------------------------------------------------------
+
+
+def node(row: nodes.NodeRow) -> admin_pb2.Node:
+    """One server process."""
+    return admin_pb2.Node(
+        node_id=row.node_id,
+        epoch=row.epoch,
+        grpc_address=row.grpc_address,
+        http_address=row.http_address,
+        version=row.version,
+        start_time=timestamp(row.started_ms),
+        lease_end_time=timestamp(row.lease_until_ms),
+        draining=row.draining,
+        degraded=row.degraded,
+    )
+
+
+SESSION_STATES = {
+    "ACTIVE": admin_pb2.SESSION_STATE_ACTIVE,
+    "DETACHED": admin_pb2.SESSION_STATE_DETACHED,
+    "EXPIRED": admin_pb2.SESSION_STATE_EXPIRED,
+}
+
+
+def session_filter(state: int) -> str | None:
+    """The state that a list is asked for; None = any. Raises InvalidArgument."""
+    if not state:
+        return None
+    for stored, wanted in SESSION_STATES.items():
+        if wanted == state:
+            return stored
+    raise invalid("state", f"is {state}, which this server does not know")
+
+
+def session(row: sessions.Session) -> admin_pb2.Session:
+    """One worker stream."""
+    return admin_pb2.Session(
+        session_id=row.session_id,
+        namespace=row.namespace,
+        worker_id=row.worker_id,
+        node_epoch=row.epoch,
+        task_types=[offer(queue) for queue in row.task_types],
+        principal=row.principal,
+        sdk=row.sdk,
+        state=SESSION_STATES[row.state],
+        connect_time=timestamp(row.connected_ms),
+        expire_time=timestamp(row.expires_ms or 0),
+    )
+
+
+def offer(queue: str) -> task_pb2.TaskTypeOffer:
+    """What a queue's name (`domain:type`, or just the type) stands for."""
+    domain, _, task_type = queue.rpartition(":")
+    return task_pb2.TaskTypeOffer(task_type=task_type, domain=domain)
+
+
+def queue(depth: Depth, *, has_worker: bool) -> admin_pb2.Queue:
+    """A queue in which tasks wait."""
+    name = offer(depth.queue)
+    return admin_pb2.Queue(
+        task_type=name.task_type,
+        domain=name.domain,
+        depth=depth.depth,
+        oldest_age=duration(depth.oldest_age_ms),
+        depth_capped=not depth.exact,
+        has_worker=has_worker,
+    )
+
+
+def open_task(workflow_id: str, waiting: Waiting) -> admin_pb2.OpenTask:
+    """One open task and what it waits for."""
+    row = waiting.row
+    return admin_pb2.OpenTask(
+        task_id=ids.task_id(workflow_id, row.seq),
+        reference=shown_reference(row.reference, row.path),
+        task_type=row.type,
+        status=task_status(row.status),
+        attempt=row.attempt,
+        schedule_time=timestamp(row.scheduled_ms),
+        cause=admin_pb2.WaitCause.ValueType(waiting.cause),
+        explanation=waiting.explanation,
+        due_time=timestamp(waiting.due_ms),
+        worker_id=waiting.worker_id,
+        child_workflow_id=row.child_id or "",
+        references=waiting.references,
+        queue=waiting.queue,
+    )
+
+
+def namespace(name: str, created_ms: int) -> admin_pb2.Namespace:
+    """A namespace. `default` was there before the first moment."""
+    return admin_pb2.Namespace(name=name, create_time=timestamp(created_ms))

@@ -1,6 +1,6 @@
 """The gate: what happens to every call before and after its service sees it.
 
-    metadata, peer ── authenticate ── authorize ── namespace exists ── service ── status and trailer
+    metadata, peer ── authenticate ── authorize ── namespace exists ── audit ── service ── status
 
 One interceptor for unary calls and streams. It puts the caller and the facts of the call where the
 service and the log find them, turns refusals into a status with the trailer `maestoso-error-bin`,
@@ -33,7 +33,9 @@ from ..errors import (
     PermissionDenied,
     Reason,
     Unauthenticated,
+    Unavailable,
 )
+from ..store.database import Unavailable as StoreUnavailable
 from ..telemetry import Metrics, bound
 from .actions import ACTIONS, OPEN_SERVICES, Action
 from .refusals import ERROR_TRAILER, trailer
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 
 DETAILS_MAX = 512
 """Characters of the status text; the trailer has more of the message."""
+RETRY_AFTER_MS = 1_000
+"""When to repeat a call that found no database: a restarted Postgres takes about so long."""
 FIRST_FRAME_S = 10.0
 """How long a stream may stay open without saying what it is for."""
 
@@ -59,6 +63,14 @@ class NamespaceCheck(Protocol):
         ...
 
 
+class Trail(Protocol):
+    """Keeps who did what."""
+
+    async def record(self, *, namespace: str, principal: str, action: str, resource: str) -> None:
+        """Keep one action that is about to happen."""
+        ...
+
+
 class Gate(grpc.aio.ServerInterceptor):
     """Lets calls through to the services, or refuses them."""
 
@@ -68,12 +80,14 @@ class Gate(grpc.aio.ServerInterceptor):
         authenticator: Authenticator,
         authorizer: Authorizer,
         namespaces: NamespaceCheck,
+        audit: Trail,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._namespaces = namespaces
+        self._audit = audit
         self._clock = clock
         self._metrics = metrics
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -109,6 +123,13 @@ class Gate(grpc.aio.ServerInterceptor):
         if not action.of_cluster and not action.creates:
             await self._namespaces.require(namespace)
         set_caller(principal)
+        if action.audited:
+            await self._audit.record(
+                namespace=namespace,
+                principal=principal.name,
+                action=action.name,
+                resource=", ".join(action.resources(request)),
+            )
 
     def check_unexpired(self, principal: Principal) -> None:
         """Raises Unauthenticated once the principal's time is over."""
@@ -242,6 +263,11 @@ def as_refusal(error: Exception, method: str) -> MaestosoError:
     """What the caller is told about `error`: itself, or INTERNAL with the id under which it is logged."""
     if isinstance(error, MaestosoError):
         return error
+    if isinstance(error, StoreUnavailable):
+        log.warning("call without a database", extra={"rpc": method, "cause": str(error)})
+        return Unavailable(
+            Reason.STORE_UNAVAILABLE, "the database cannot be reached", retry_after_ms=RETRY_AFTER_MS
+        )
     error_id = uuid.uuid4().hex[:12]
     log.error("call failed", exc_info=error, extra={"error_id": error_id, "rpc": method})
     return Internal(Reason.INTERNAL, f"internal error {error_id}")

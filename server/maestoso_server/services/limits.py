@@ -40,25 +40,21 @@ class Limits:
         """An input or output that is a JSON object; empty bytes = {}. Raises InvalidArgument."""
         if not raw:
             return EMPTY
-        too_large(raw, self.payload_bytes, field, "max_payload_bytes")
-        return json_text.check_object(raw, field=field)
+        return json_text.check_object(raw, field=field, limit=self.payload_bytes)
 
     def definition(self, raw: bytes, field: str) -> bytes:
-        """A definition's document, by size only. Raises InvalidArgument."""
-        too_large(raw, self.definition_bytes, field, "max_definition_bytes")
+        """A definition's document, by its size only. Raises InvalidArgument."""
+        if len(raw) > self.definition_bytes:
+            message = f"has {len(raw):,} bytes; at most {self.definition_bytes:,} are allowed"
+            raise InvalidArgument(
+                Reason.TOO_LARGE, f"{field} {message}", violations=[Violation(field, message)]
+            )
         return raw
 
     def batch(self, items: Sized, field: str) -> None:
         """1 to `max_batch` items. Raises InvalidArgument."""
         if not 1 <= len(items) <= self.batch_items:
             raise invalid(field, f"has {len(items)} items; send 1 to {self.batch_items:,}")
-
-
-def too_large(raw: bytes, limit: int, field: str, name: str) -> None:
-    """Raises InvalidArgument when `raw` is longer than the limit of this name."""
-    if len(raw) > limit:
-        message = f"is {len(raw):,} bytes; the limit ({name}) is {limit:,}"
-        raise InvalidArgument(Reason.TOO_LARGE, f"{field} {message}", violations=[Violation(field, message)])
 
 
 def invalid(field: str, message: str) -> InvalidArgument:

@@ -7,24 +7,27 @@ everything else, which is a bug of ours.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import asyncpg
 
+from ..clock import Clock
+
 PINNED_PLANS = {
     # Measured: a generic plan costs 61 us a single save, custom plans 213. A generic plan made on an
     # empty table must survive its growth, so only index plans and nested loops are left to choose from.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    # A bitmap scan reads the whole queue and sorts it to take its first rows.
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
 }
 
-CLOCK_SAMPLES = 3
+CLOCK_READINGS = 3
 
 _AWAY = (
     asyncpg.PostgresConnectionError,
@@ -47,7 +50,7 @@ class Unavailable(Exception):
     `unknown`: the statement was on its way, so it may have been applied all the same.
     """
 
-    def __init__(self, reason: str, *, unknown: bool) -> None:
+    def __init__(self, reason: str, *, unknown: bool = False) -> None:
         super().__init__(reason)
         self.unknown = unknown
 
@@ -112,14 +115,12 @@ class Connection:
 class Database:
     """The pool of one process. Made by `open`, ended by `close`.
 
-    `clock_offset_ms` is what to add to `time.monotonic() * 1000` for the time of the database; it is
-    measured at each new connection and the tightest measurement is kept.
+    Each new connection reads the database's clock into `clock`.
     """
 
-    def __init__(self, url: str, *, statement_cache_size: int = 1024, faults: Faults | None = None) -> None:
+    def __init__(self, url: str, clock: Clock, statement_cache_size: int, faults: Faults | None) -> None:
         self.url = url
-        self.clock_offset_ms = 0.0
-        self._clock_error_ms = float("inf")
+        self._clock = clock
         self._statement_cache_size = statement_cache_size
         self._faults = faults
         self._pool: Any = None
@@ -129,6 +130,7 @@ class Database:
         cls,
         url: str,
         *,
+        clock: Clock,
         min_size: int = 2,
         max_size: int = 10,
         statement_cache_size: int = 1024,
@@ -136,19 +138,19 @@ class Database:
     ) -> Database:
         """Connect. `statement_cache_size` 0 is for a pooler in transaction mode (PgBouncer): nothing is
         prepared by name and no setting is sent, so the role must carry `PINNED_PLANS` there."""
-        database = cls(url, statement_cache_size=statement_cache_size, faults=faults)
+        database = cls(url, clock, statement_cache_size, faults)
         try:
             database._pool = await asyncpg.create_pool(
                 url,
                 min_size=min_size,
                 max_size=max_size,
                 max_inactive_connection_lifetime=0,
-                init=database._measure_clock,
+                init=database._read_clock,
                 reset=_keep_settings,
                 **database._options(),
             )
         except _AWAY as error:
-            raise Unavailable(f"{type(error).__name__}: {error}", unknown=False) from error
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
         return database
 
     async def close(self) -> None:
@@ -164,7 +166,7 @@ class Database:
         try:
             raw = await self._pool.acquire()
         except (*_AWAY, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"{type(error).__name__}: {error}", unknown=False) from error
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
         try:
             yield Connection(raw, self._faults)
         finally:
@@ -175,15 +177,20 @@ class Database:
         try:
             raw = await asyncpg.connect(self.url, **self._options())
         except _AWAY as error:
-            raise Unavailable(f"{type(error).__name__}: {error}", unknown=False) from error
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
         return Connection(raw, self._faults)
 
-    async def remeasure_clock(self) -> float:
-        """Measure the offset afresh, forgetting older measurements; returns it."""
-        self._clock_error_ms = float("inf")
+    async def read_clock(self) -> None:
+        """Take a few readings of the database's clock: clocks drift, so the node does it now and then."""
         async with self.acquire() as conn:
-            await self._measure_clock(conn.raw)
-        return self.clock_offset_ms
+            await self._read_clock(conn.raw)
+
+    async def _read_clock(self, raw: Any) -> None:
+        """The one place where the database is asked for its time."""
+        for _ in range(CLOCK_READINGS):
+            sent_ms = self._clock.local_ms()
+            database_ms = await raw.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8")
+            self._clock.adjust(database_ms, sent_ms, self._clock.local_ms())
 
     def _options(self) -> dict[str, Any]:
         if self._statement_cache_size == 0:
@@ -194,17 +201,6 @@ class Database:
             "max_cached_statement_lifetime": 0,
             "server_settings": {"application_name": "maestoso", **PINNED_PLANS},
         }
-
-    async def _measure_clock(self, raw: Any) -> None:
-        """The one place where the database is asked for its time."""
-        for _ in range(CLOCK_SAMPLES):
-            sent = time.monotonic()
-            told_ms = await raw.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8")
-            received = time.monotonic()
-            error_ms = (received - sent) * 500
-            if error_ms < self._clock_error_ms:
-                self._clock_error_ms = error_ms
-                self.clock_offset_ms = told_ms - (sent + received) * 500
 
 
 async def _keep_settings(raw: Any) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine.decision import MessageKind
-from ..engine.state import TaskRow, View
+from ..engine.state import Header, TaskRow
 from ..payload import Json
 from .database import Connection
-from .rows import HEADER_COLUMNS, HEADER_WIDTH, TASK_COLUMNS, header_from, task_from
+from .rows import HEADER_COLUMNS, TASK_COLUMNS, header_from, task_from
 
 WHOLE_BELOW = 64
 """A workflow that made no more rows than this is loaded whole: that saves the needs that follow."""
@@ -40,17 +40,22 @@ class InboxMessage:
 
 @dataclass(slots=True)
 class Loaded:
-    """`view` holds the rows asked for and the containers around them, or all rows of the generation
-    (`view.whole`). `messages` are due and not parked, oldest first."""
+    """What is stored of a workflow."""
 
-    view: View
+    header: Header | None
+    """None for a workflow that does not exist yet: its CHILD_START is among the messages."""
+    tasks: list[TaskRow] = field(default_factory=list)
+    """The rows asked for and the containers around them, or all of the generation; by seq."""
+    whole: bool = False
+    """Every row of the current generation is here."""
     messages: list[InboxMessage] = field(default_factory=list)
+    """Due, not parked and not answered yet, oldest first."""
 
 
 async def load(
     conn: Connection, requests: Sequence[LoadRequest], *, now_ms: int, whole_below: int = WHOLE_BELOW
 ) -> dict[str, Loaded]:
-    """Load many workflows in one round trip; one that does not exist is missing from the answer.
+    """Load many workflows in one round trip; one of which nothing is stored is missing in the answer.
 
     A workflow may be asked for once. Costs the rows returned, never the workflow's size.
     """
@@ -64,19 +69,17 @@ async def load(
         whole_below,
         now_ms,
     )
-    loaded: dict[str, Loaded] = {}
+    loaded = {}
     for row in rows:
-        one = _read(row, whole_below)
-        loaded[one.view.header.id] = one
+        workflow_id = asked[row["place"] - 1].workflow_id
+        messages = [message_from(workflow_id, message) for message in row["messages"] or ()]
+        if row["id"] is not None:
+            header = header_from(row)
+            tasks = [task_from(task) for task in row["tasks"] or ()]
+            loaded[workflow_id] = Loaded(header, tasks, header.next_seq <= whole_below, messages)
+        elif messages:
+            loaded[workflow_id] = Loaded(None, messages=messages)
     return loaded
-
-
-def _read(row: Any, whole_below: int) -> Loaded:
-    header = header_from(row)
-    view = View(header, whole=header.next_seq <= whole_below)
-    for task in row["tasks"] or ():
-        view.add(task_from(task))
-    return Loaded(view, [message_from(header.id, message) for message in row["messages"] or ()])
 
 
 def message_from(workflow_id: str, record: Any) -> InboxMessage:
@@ -109,12 +112,10 @@ SELECT {HEADER_COLUMNS},
     FROM chain c JOIN task t ON t.workflow_id = w.id AND t.seq = c.seq)
   END AS tasks,
   (SELECT array_agg(ROW(x.id, x.sender_id, x.kind, x.body, x.due_ms, x.origin_epoch) ORDER BY x.id) FROM inbox x
-   WHERE x.workflow_id = w.id AND NOT x.parked AND x.outcome IS NULL AND x.due_ms <= $5::bigint) AS messages
+   WHERE x.workflow_id = n.id AND NOT x.parked AND x.outcome IS NULL AND x.due_ms <= $5::bigint) AS messages,
+  n.place
 FROM (
-  SELECT i.id, (SELECT array_agg(s.seq) FROM unnest($2::integer[], $3::integer[]) s(place, seq)
+  SELECT i.id, i.place, (SELECT array_agg(s.seq) FROM unnest($2::integer[], $3::integer[]) s(place, seq)
                 WHERE s.place = i.place) AS seqs
   FROM unnest($1::uuid[]) WITH ORDINALITY i(id, place)) n
-JOIN workflow w ON w.id = n.id
-JOIN workflow_payload p ON p.workflow_id = n.id"""
-
-assert HEADER_COLUMNS.count(",") + 1 == HEADER_WIDTH
+LEFT JOIN (workflow w JOIN workflow_payload p ON p.workflow_id = w.id) ON w.id = n.id"""

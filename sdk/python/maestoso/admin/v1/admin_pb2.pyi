@@ -35,6 +35,8 @@ class _SessionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """Its stream is open."""
     SESSION_STATE_DETACHED: _SessionState.ValueType  # 2
     """Its stream ended; it can be resumed until `expire_time`."""
+    SESSION_STATE_EXPIRED: _SessionState.ValueType  # 3
+    """It is over; the tasks that it held are being dealt with."""
 
 class SessionState(_SessionState, metaclass=_SessionStateEnumTypeWrapper):
     """The state of a session."""
@@ -45,6 +47,8 @@ SESSION_STATE_ACTIVE: SessionState.ValueType  # 1
 """Its stream is open."""
 SESSION_STATE_DETACHED: SessionState.ValueType  # 2
 """Its stream ended; it can be resumed until `expire_time`."""
+SESSION_STATE_EXPIRED: SessionState.ValueType  # 3
+"""It is over; the tasks that it held are being dealt with."""
 global___SessionState = SessionState
 
 class _WaitCause:
@@ -225,29 +229,29 @@ global___Session = Session
 
 @typing.final
 class Queue(google.protobuf.message.Message):
-    """The tasks of one type and domain that have not ended. All fields are set by the server."""
+    """A queue: the tasks of one type and domain that wait for a worker. All fields are set by the server."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     TASK_TYPE_FIELD_NUMBER: builtins.int
     DOMAIN_FIELD_NUMBER: builtins.int
     DEPTH_FIELD_NUMBER: builtins.int
-    DELAYED_FIELD_NUMBER: builtins.int
-    DELIVERED_FIELD_NUMBER: builtins.int
     OLDEST_AGE_FIELD_NUMBER: builtins.int
+    DEPTH_CAPPED_FIELD_NUMBER: builtins.int
+    HAS_WORKER_FIELD_NUMBER: builtins.int
     task_type: builtins.str
     """The task type."""
     domain: builtins.str
     """The domain; empty = none."""
     depth: builtins.int
     """Tasks that wait for a worker and could run now."""
-    delayed: builtins.int
-    """Tasks that wait for their time."""
-    delivered: builtins.int
-    """Tasks handed to workers."""
+    depth_capped: builtins.bool
+    """Counting stopped at `depth`: there are more."""
+    has_worker: builtins.bool
+    """A worker is connected or polls for it."""
     @property
     def oldest_age(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the oldest of `depth` has been waiting; absent while depth is 0."""
+        """How long the oldest of them could have run."""
 
     def __init__(
         self,
@@ -255,12 +259,12 @@ class Queue(google.protobuf.message.Message):
         task_type: builtins.str = ...,
         domain: builtins.str = ...,
         depth: builtins.int = ...,
-        delayed: builtins.int = ...,
-        delivered: builtins.int = ...,
         oldest_age: google.protobuf.duration_pb2.Duration | None = ...,
+        depth_capped: builtins.bool = ...,
+        has_worker: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["oldest_age", b"oldest_age"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delayed", b"delayed", "delivered", b"delivered", "depth", b"depth", "domain", b"domain", "oldest_age", b"oldest_age", "task_type", b"task_type"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["depth", b"depth", "depth_capped", b"depth_capped", "domain", b"domain", "has_worker", b"has_worker", "oldest_age", b"oldest_age", "task_type", b"task_type"]) -> None: ...
 
 global___Queue = Queue
 

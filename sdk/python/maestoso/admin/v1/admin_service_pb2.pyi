@@ -217,7 +217,7 @@ class ListQueuesResponse(google.protobuf.message.Message):
     """Empty on the last page."""
     @property
     def queues(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.admin.v1.admin_pb2.Queue]:
-        """By domain and task type."""
+        """By `domain:type` (just `type` where there is no domain)."""
 
     def __init__(
         self,

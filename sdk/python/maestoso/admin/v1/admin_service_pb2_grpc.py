@@ -100,8 +100,8 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListQueues(self, request, context):
-        """List the queues of a namespace that have open tasks. Costs a scan of their rows: not for every
-        second. Safe to repeat. Codes: INVALID_ARGUMENT.
+        """List the queues of a namespace in which tasks wait. Counts up to 100,000 of each. Safe to
+        repeat. Codes: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,8 +58,8 @@ class AdminServiceStub:
         maestoso.admin.v1.admin_service_pb2.ListQueuesRequest,
         maestoso.admin.v1.admin_service_pb2.ListQueuesResponse,
     ]
-    """List the queues of a namespace that have open tasks. Costs a scan of their rows: not for every
-    second. Safe to repeat. Codes: INVALID_ARGUMENT.
+    """List the queues of a namespace in which tasks wait. Counts up to 100,000 of each. Safe to
+    repeat. Codes: INVALID_ARGUMENT.
     """
 
     ExplainWorkflow: grpc.UnaryUnaryMultiCallable[
@@ -122,8 +122,8 @@ class AdminServiceAsyncStub:
         maestoso.admin.v1.admin_service_pb2.ListQueuesRequest,
         maestoso.admin.v1.admin_service_pb2.ListQueuesResponse,
     ]
-    """List the queues of a namespace that have open tasks. Costs a scan of their rows: not for every
-    second. Safe to repeat. Codes: INVALID_ARGUMENT.
+    """List the queues of a namespace in which tasks wait. Counts up to 100,000 of each. Safe to
+    repeat. Codes: INVALID_ARGUMENT.
     """
 
     ExplainWorkflow: grpc.aio.UnaryUnaryMultiCallable[
@@ -196,8 +196,8 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         request: maestoso.admin.v1.admin_service_pb2.ListQueuesRequest,
         context: _ServicerContext,
     ) -> typing.Union[maestoso.admin.v1.admin_service_pb2.ListQueuesResponse, collections.abc.Awaitable[maestoso.admin.v1.admin_service_pb2.ListQueuesResponse]]:
-        """List the queues of a namespace that have open tasks. Costs a scan of their rows: not for every
-        second. Safe to repeat. Codes: INVALID_ARGUMENT.
+        """List the queues of a namespace in which tasks wait. Counts up to 100,000 of each. Safe to
+        repeat. Codes: INVALID_ARGUMENT.
         """
 
     @abc.abstractmethod

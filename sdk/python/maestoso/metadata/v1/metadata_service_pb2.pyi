@@ -139,7 +139,7 @@ class ListWorkflowDefinitionsRequest(google.protobuf.message.Message):
     include_documents: builtins.bool
     """Send the documents too."""
     page_size: builtins.int
-    """Definitions a page, 1 to 1,000. 0 = 100. A page with documents may be shorter than asked."""
+    """Definitions a page, 1 to 100. 0 = 100. A page with documents may be shorter than asked."""
     page_token: builtins.str
     """`next_page_token` of the last page, asked with the same filters; empty = the first page."""
     def __init__(
@@ -334,7 +334,7 @@ class ListTaskDefinitionsRequest(google.protobuf.message.Message):
     include_documents: builtins.bool
     """Send the documents too."""
     page_size: builtins.int
-    """Definitions a page, 1 to 1,000. 0 = 100. A page with documents may be shorter than asked."""
+    """Definitions a page, 1 to 100. 0 = 100. A page with documents may be shorter than asked."""
     page_token: builtins.str
     """`next_page_token` of the last page; empty = the first page."""
     def __init__(

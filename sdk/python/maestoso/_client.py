@@ -1,0 +1,588 @@
+"""Client: everything but running tasks.
+
+What comes back are the messages of the contract (`maestoso.workflow.v1` and so on); their payloads
+are JSON as bytes, so that nothing is lost on the way. What goes in may be any Python value that JSON
+has words for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, cast
+
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from maestoso.admin.v1 import admin_pb2, admin_service_pb2, admin_service_pb2_grpc
+from maestoso.metadata.v1 import definition_pb2, metadata_service_pb2, metadata_service_pb2_grpc
+from maestoso.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
+from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2, workflow_service_pb2_grpc
+
+from . import _json
+from ._channel import Credentials, Tls, open_channel
+from ._errors import ServerError, Unavailable, from_message, from_rpc
+from ._session import timestamp
+
+SERVER = "127.0.0.1:8090"
+TIMEOUT_SECONDS = 30.0
+"""How long one call may take."""
+PATIENCE_SECONDS = 10.0
+"""How long an unreachable server is called again, where a repeat is safe."""
+STARTS_MAX = 1_000
+"""Starts in one call; more are split."""
+_BACKOFF_FIRST = 0.1
+_BACKOFF_MAX = 2.0
+
+Document = Mapping[str, Any] | bytes | str
+"""A definition: parsed, or its JSON text."""
+Overwrite = Literal["refuse", "allow", "require"]
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+_OVERWRITE: dict[str, definition_pb2.Overwrite.ValueType] = {
+    "refuse": definition_pb2.OVERWRITE_REFUSE,
+    "allow": definition_pb2.OVERWRITE_ALLOW,
+    "require": definition_pb2.OVERWRITE_REQUIRE,
+}
+_IDEMPOTENCY: dict[str, workflow_pb2.IdempotencyStrategy.ValueType] = {
+    "fail": workflow_pb2.IDEMPOTENCY_STRATEGY_FAIL,
+    "return_existing": workflow_pb2.IDEMPOTENCY_STRATEGY_RETURN_EXISTING,
+    "fail_on_running": workflow_pb2.IDEMPOTENCY_STRATEGY_FAIL_ON_RUNNING,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What to start. `version` 0 = the highest; `definition`: run this document, registered or not.
+
+    `idempotency_key` makes a repeat safe; `idempotency` says what a used key does: "fail",
+    "return_existing", or "fail_on_running" (fail while that workflow runs, else start anew).
+    `task_to_domain`: task type, or `*`, to domains in order of preference, comma separated.
+    """
+
+    name: str = ""
+    input: Mapping[str, Any] | bytes | None = None
+    version: int = 0
+    definition: Document | None = None
+    correlation_id: str = ""
+    priority: int = 0
+    task_to_domain: Mapping[str, str] = field(default_factory=dict)
+    idempotency_key: str = ""
+    idempotency: Literal["fail", "return_existing", "fail_on_running"] = "fail"
+    traceparent: str = ""
+
+    def message(self) -> workflow_pb2.WorkflowStart:
+        """The same as a message."""
+        return workflow_pb2.WorkflowStart(
+            name=self.name,
+            version=self.version,
+            definition=b"" if self.definition is None else _document(self.definition),
+            input=_payload(self.input),
+            correlation_id=self.correlation_id,
+            priority=self.priority,
+            task_to_domain=self.task_to_domain,
+            idempotency_key=self.idempotency_key,
+            idempotency_strategy=(
+                _IDEMPOTENCY[self.idempotency]
+                if self.idempotency_key
+                else workflow_pb2.IDEMPOTENCY_STRATEGY_UNSPECIFIED
+            ),
+            traceparent=self.traceparent,
+        )
+
+
+class Client:
+    """Talks to a server. Use it as `async with Client(...) as client:`, or close it yourself.
+
+    Refusals are raised as `ServerError`s. UNAVAILABLE is met by calling again, with a growing random
+    delay, where a repeat cannot do harm: reads, and writes that the server makes safe to repeat. A
+    start is such a write if it has an idempotency key.
+    """
+
+    def __init__(
+        self,
+        server: str = SERVER,
+        *,
+        namespace: str = "default",
+        api_key: str | None = None,
+        authorization: str | Callable[[], str] | None = None,
+        tls: Tls | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        """`timeout`: seconds for a call. `patience`: seconds for which UNAVAILABLE is met by repeats."""
+        self.namespace = namespace
+        self.timeout = timeout
+        self.patience = patience
+        self._credentials = Credentials(api_key=api_key, authorization=authorization)
+        self._channel = open_channel(server, tls)
+        self._metadata = cast(
+            "metadata_service_pb2_grpc.MetadataServiceAsyncStub",
+            metadata_service_pb2_grpc.MetadataServiceStub(self._channel),
+        )
+        self._workflows = cast(
+            "workflow_service_pb2_grpc.WorkflowServiceAsyncStub",
+            workflow_service_pb2_grpc.WorkflowServiceStub(self._channel),
+        )
+        self._tasks = cast(
+            "task_service_pb2_grpc.TaskServiceAsyncStub", task_service_pb2_grpc.TaskServiceStub(self._channel)
+        )
+        self._admin = cast(
+            "admin_service_pb2_grpc.AdminServiceAsyncStub",
+            admin_service_pb2_grpc.AdminServiceStub(self._channel),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls under way end with an error."""
+        await self._channel.close()
+
+    # Definitions.
+
+    async def register_workflows(
+        self, documents: Iterable[Document], *, overwrite: Overwrite = "refuse", strict: bool = False
+    ) -> Sequence[definition_pb2.PutResult]:
+        """Register workflow definitions: all of them, or none. InvalidArgument lists every fault.
+
+        `overwrite`: "refuse" what exists and differs, "allow" it, or "require" that it exists.
+        `strict`: refuse fields without an effect instead of warning of them.
+        """
+        return await self._put_workflows(documents, _OVERWRITE[overwrite], strict, validate_only=False)
+
+    async def validate_workflows(
+        self, documents: Iterable[Document], *, strict: bool = False
+    ) -> Sequence[definition_pb2.PutResult]:
+        """Check workflow definitions and store nothing. Faults are in the results."""
+        return await self._put_workflows(
+            documents, definition_pb2.OVERWRITE_ALLOW, strict, validate_only=True
+        )
+
+    async def _put_workflows(
+        self,
+        documents: Iterable[Document],
+        overwrite: definition_pb2.Overwrite.ValueType,
+        strict: bool,
+        *,
+        validate_only: bool,
+    ) -> Sequence[definition_pb2.PutResult]:
+        request = metadata_service_pb2.PutWorkflowDefinitionsRequest(
+            namespace=self.namespace,
+            documents=[_document(document) for document in documents],
+            overwrite=overwrite,
+            validate_only=validate_only,
+            strict=strict,
+        )
+        return (await self._repeat(self._metadata.PutWorkflowDefinitions, request)).results
+
+    async def get_workflow_definition(self, name: str, version: int = 0) -> definition_pb2.WorkflowDefinition:
+        """One workflow definition with its document; version 0 = the highest."""
+        request = metadata_service_pb2.GetWorkflowDefinitionRequest(
+            namespace=self.namespace, name=name, version=version
+        )
+        return (await self._repeat(self._metadata.GetWorkflowDefinition, request)).definition
+
+    def workflow_definitions(
+        self, name: str = "", *, latest_only: bool = False, documents: bool = False
+    ) -> AsyncIterator[definition_pb2.WorkflowDefinition]:
+        """All workflow definitions, or those of one name, by name and version."""
+        request = metadata_service_pb2.ListWorkflowDefinitionsRequest(
+            namespace=self.namespace, name=name, latest_only=latest_only, include_documents=documents
+        )
+        return self._pages(self._metadata.ListWorkflowDefinitions, request, "definitions")
+
+    async def delete_workflow_definition(self, name: str, version: int) -> None:
+        """Remove one version. Running workflows are not touched."""
+        request = metadata_service_pb2.DeleteWorkflowDefinitionRequest(
+            namespace=self.namespace, name=name, version=version
+        )
+        await self._once(self._metadata.DeleteWorkflowDefinition, request)
+
+    async def register_tasks(
+        self, documents: Iterable[Document], *, overwrite: Overwrite = "refuse", strict: bool = False
+    ) -> Sequence[definition_pb2.PutResult]:
+        """Register task definitions, as `register_workflows` does."""
+        return await self._put_tasks(documents, _OVERWRITE[overwrite], strict, validate_only=False)
+
+    async def validate_tasks(
+        self, documents: Iterable[Document], *, strict: bool = False
+    ) -> Sequence[definition_pb2.PutResult]:
+        """Check task definitions and store nothing. Faults are in the results."""
+        return await self._put_tasks(documents, definition_pb2.OVERWRITE_ALLOW, strict, validate_only=True)
+
+    async def _put_tasks(
+        self,
+        documents: Iterable[Document],
+        overwrite: definition_pb2.Overwrite.ValueType,
+        strict: bool,
+        *,
+        validate_only: bool,
+    ) -> Sequence[definition_pb2.PutResult]:
+        request = metadata_service_pb2.PutTaskDefinitionsRequest(
+            namespace=self.namespace,
+            documents=[_document(document) for document in documents],
+            overwrite=overwrite,
+            validate_only=validate_only,
+            strict=strict,
+        )
+        return (await self._repeat(self._metadata.PutTaskDefinitions, request)).results
+
+    async def get_task_definition(self, name: str) -> definition_pb2.TaskDefinition:
+        """One task definition with its document."""
+        request = metadata_service_pb2.GetTaskDefinitionRequest(namespace=self.namespace, name=name)
+        return (await self._repeat(self._metadata.GetTaskDefinition, request)).definition
+
+    def task_definitions(self, *, documents: bool = False) -> AsyncIterator[definition_pb2.TaskDefinition]:
+        """All task definitions by name."""
+        request = metadata_service_pb2.ListTaskDefinitionsRequest(
+            namespace=self.namespace, include_documents=documents
+        )
+        return self._pages(self._metadata.ListTaskDefinitions, request, "definitions")
+
+    async def delete_task_definition(self, name: str) -> None:
+        """Remove a task definition. Running workflows are not touched."""
+        request = metadata_service_pb2.DeleteTaskDefinitionRequest(namespace=self.namespace, name=name)
+        await self._once(self._metadata.DeleteTaskDefinition, request)
+
+    # Workflows.
+
+    async def start(
+        self,
+        name: str = "",
+        input: Mapping[str, Any] | bytes | None = None,
+        **more: Any,
+    ) -> str:
+        """Start a workflow and return its id. `more`: the other fields of `Start`."""
+        start = Start(name=name, input=input, **more)
+        request = workflow_service_pb2.StartWorkflowRequest(namespace=self.namespace, start=start.message())
+        call = self._repeat if start.idempotency_key else self._once
+        response = await call(self._workflows.StartWorkflow, request)
+        return response.started.workflow_id
+
+    async def start_many(self, starts: Iterable[Start]) -> Sequence[str | ServerError]:
+        """Start many workflows; for each, in order, its id or why it was refused."""
+        waiting = list(starts)
+        answers: list[str | ServerError] = []
+        for first in range(0, len(waiting), STARTS_MAX):
+            part = waiting[first : first + STARTS_MAX]
+            request = workflow_service_pb2.StartWorkflowsRequest(
+                namespace=self.namespace, starts=[start.message() for start in part]
+            )
+            safe = all(start.idempotency_key for start in part)
+            response = await (self._repeat if safe else self._once)(self._workflows.StartWorkflows, request)
+            answers.extend(_started(outcome) for outcome in response.outcomes)
+        return answers
+
+    async def get(
+        self, workflow_id: str, *, tasks: bool = True, payloads: bool = True
+    ) -> workflow_pb2.Workflow:
+        """One workflow, by default with all its tasks and payloads."""
+        request = workflow_service_pb2.GetWorkflowRequest(
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            include_tasks=tasks,
+            include_payloads=payloads,
+        )
+        response = await self._repeat(self._workflows.GetWorkflow, request)
+        workflow = response.workflow
+        while response.next_task_page_token:
+            request.task_page_token = response.next_task_page_token
+            response = await self._repeat(self._workflows.GetWorkflow, request)
+            workflow.tasks.extend(response.workflow.tasks)
+        return workflow
+
+    def list(
+        self,
+        *,
+        name: str = "",
+        status: workflow_pb2.WorkflowStatus.ValueType = workflow_pb2.WORKFLOW_STATUS_UNSPECIFIED,
+        correlation_id: str = "",
+        created_from: float | None = None,
+        created_before: float | None = None,
+        page_size: int = 0,
+    ) -> AsyncIterator[workflow_pb2.WorkflowSummary]:
+        """Workflows that match all filters, the youngest first; times in seconds since 1970."""
+        request = workflow_service_pb2.ListWorkflowsRequest(
+            namespace=self.namespace,
+            name=name,
+            status=status,
+            correlation_id=correlation_id,
+            created_from=None if created_from is None else timestamp(created_from),
+            created_before=None if created_before is None else timestamp(created_before),
+            page_size=page_size,
+        )
+        return self._pages(self._workflows.ListWorkflows, request, "workflows")
+
+    async def watch(
+        self, workflow_id: str, *, after_revision: int = 0, payloads: bool = False
+    ) -> AsyncIterator[workflow_pb2.Workflow]:
+        """The workflow's state now and after changes, until it has ended. Goes on where a stream broke."""
+        request = workflow_service_pb2.WatchWorkflowRequest(
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            after_revision=after_revision,
+            include_payloads=payloads,
+        )
+        repeats = _Repeats(self.patience)
+        while True:
+            call = self._workflows.WatchWorkflow(request, metadata=self._credentials.metadata())
+            try:
+                async for response in call:
+                    repeats = _Repeats(self.patience)
+                    request.after_revision = response.workflow.revision
+                    yield response.workflow
+                return
+            except grpc.aio.AioRpcError as error:
+                await repeats.after(from_rpc(error))
+            finally:
+                call.cancel()
+
+    async def wait(self, workflow_id: str) -> workflow_pb2.Workflow:
+        """Until the workflow has ended; its final state with payloads and without tasks."""
+        last = workflow_pb2.Workflow()
+        async for workflow in self.watch(workflow_id, payloads=True):
+            last = workflow
+        return last
+
+    async def terminate(self, workflow_id: str, reason: str = "") -> None:
+        """End a workflow as TERMINATED, with its open tasks and children."""
+        request = workflow_service_pb2.TerminateWorkflowRequest(
+            namespace=self.namespace, workflow_id=workflow_id, reason=reason
+        )
+        await self._repeat(self._workflows.TerminateWorkflow, request)
+
+    async def pause(self, workflow_id: str) -> None:
+        """Hold a workflow: results are taken, nothing new is scheduled."""
+        request = workflow_service_pb2.PauseWorkflowRequest(namespace=self.namespace, workflow_id=workflow_id)
+        await self._repeat(self._workflows.PauseWorkflow, request)
+
+    async def resume(self, workflow_id: str) -> None:
+        """Let a held workflow go on."""
+        request = workflow_service_pb2.ResumeWorkflowRequest(
+            namespace=self.namespace, workflow_id=workflow_id
+        )
+        await self._once(self._workflows.ResumeWorkflow, request)
+
+    async def retry(self, workflow_id: str, *, resume_children: bool = False) -> None:
+        """Run an ended workflow again from its failed tasks.
+
+        `resume_children`: where the failed task is a SUB_WORKFLOW, retry inside its child.
+        """
+        request = workflow_service_pb2.RetryWorkflowRequest(
+            namespace=self.namespace, workflow_id=workflow_id, resume_children=resume_children
+        )
+        await self._once(self._workflows.RetryWorkflow, request)
+
+    async def restart(self, workflow_id: str, *, latest_definitions: bool = False) -> None:
+        """Run an ended workflow again from the beginning, under the same id."""
+        request = workflow_service_pb2.RestartWorkflowRequest(
+            namespace=self.namespace, workflow_id=workflow_id, use_latest_definitions=latest_definitions
+        )
+        await self._once(self._workflows.RestartWorkflow, request)
+
+    async def signal(
+        self,
+        workflow_id: str,
+        reference: str = "",
+        output: Mapping[str, Any] | bytes | None = None,
+        *,
+        status: task_pb2.TaskStatus.ValueType = task_pb2.TASK_STATUS_COMPLETED,
+        reason: str = "",
+    ) -> bool:
+        """End the waiting task of this reference; empty = the first that waits.
+
+        True: it has ended. False: no such task waits yet, the signal is kept for it.
+        """
+        request = workflow_service_pb2.SignalWorkflowRequest(
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            reference=reference,
+            status=status,
+            output=_payload(output),
+            reason=reason,
+        )
+        response = await self._once(self._workflows.SignalWorkflow, request)
+        return bool(response.outcome == workflow_service_pb2.SIGNAL_OUTCOME_APPLIED)
+
+    # Tasks.
+
+    async def get_task(self, task_id: str) -> task_pb2.Task:
+        """One task with its payloads."""
+        request = task_service_pb2.GetTaskRequest(namespace=self.namespace, task_id=task_id)
+        return (await self._repeat(self._tasks.GetTask, request)).task
+
+    def task_logs(self, task_id: str) -> AsyncIterator[task_service_pb2.TaskLogLine]:
+        """The lines of a task's log, oldest first."""
+        request = task_service_pb2.ListTaskLogsRequest(namespace=self.namespace, task_id=task_id)
+        return self._pages(self._tasks.ListTaskLogs, request, "lines")
+
+    async def add_task_logs(self, task_id: str, lines: Iterable[str]) -> None:
+        """Append lines to a task's log."""
+        request = task_service_pb2.AddTaskLogsRequest(namespace=self.namespace, task_id=task_id, lines=lines)
+        await self._once(self._tasks.AddTaskLogs, request)
+
+    async def poll(
+        self,
+        task_types: Iterable[str],
+        *,
+        max_tasks: int = 1,
+        wait: float = 0.0,
+        worker_id: str = "",
+        domain: str = "",
+    ) -> Sequence[task_pb2.Assignment]:
+        """Take tasks without a stream; waits up to `wait` seconds for the first one."""
+        request = task_service_pb2.PollTasksRequest(
+            namespace=self.namespace,
+            task_types=[task_pb2.TaskTypeOffer(task_type=each, domain=domain) for each in task_types],
+            max_tasks=max_tasks,
+            wait=_duration(wait),
+            worker_id=worker_id,
+        )
+        return (await self._once(self._tasks.PollTasks, request, extra=wait)).tasks
+
+    async def report(self, results: Iterable[task_pb2.TaskResult]) -> Sequence[task_pb2.ResultAck]:
+        """Report results without a stream; the answers tell for each, in order, what became of it."""
+        request = task_service_pb2.ReportTasksRequest(namespace=self.namespace, results=results)
+        return (await self._repeat(self._tasks.ReportTasks, request)).acks
+
+    async def extend(self, tokens: Iterable[bytes]) -> Sequence[task_pb2.ResultAck]:
+        """Say that polled tasks are still worked on: their response clocks start anew."""
+        items = [task_service_pb2.ProgressItem(token=token) for token in tokens]
+        request = task_service_pb2.ExtendTasksRequest(namespace=self.namespace, items=items)
+        return (await self._repeat(self._tasks.ExtendTasks, request)).acks
+
+    # Administration.
+
+    async def nodes(self) -> Sequence[admin_pb2.Node]:
+        """The live nodes."""
+        return (await self._repeat(self._admin.ListNodes, admin_service_pb2.ListNodesRequest())).nodes
+
+    async def drain_node(self, node_id: str) -> None:
+        """Tell a node to move its streams elsewhere and take no new ones."""
+        await self._repeat(self._admin.DrainNode, admin_service_pb2.DrainNodeRequest(node_id=node_id))
+
+    def sessions(
+        self, state: admin_pb2.SessionState.ValueType = admin_pb2.SESSION_STATE_UNSPECIFIED
+    ) -> AsyncIterator[admin_pb2.Session]:
+        """The worker sessions of the namespace."""
+        request = admin_service_pb2.ListSessionsRequest(namespace=self.namespace, state=state)
+        return self._pages(self._admin.ListSessions, request, "sessions")
+
+    async def drain_session(self, session_id: str, *, reason: str = "", grace: float | None = None) -> None:
+        """Ask a worker to finish what it holds, within `grace` seconds, and take nothing new."""
+        request = admin_service_pb2.DrainSessionRequest(
+            namespace=self.namespace,
+            session_id=session_id,
+            reason=reason,
+            grace=None if grace is None else _duration(grace),
+        )
+        await self._repeat(self._admin.DrainSession, request)
+
+    def queues(self, task_type: str = "") -> AsyncIterator[admin_pb2.Queue]:
+        """The queues that have open tasks, or those of one task type."""
+        request = admin_service_pb2.ListQueuesRequest(namespace=self.namespace, task_type=task_type)
+        return self._pages(self._admin.ListQueues, request, "queues")
+
+    async def explain(self, workflow_id: str) -> admin_pb2.Explanation:
+        """For every open task of a workflow, what it waits for."""
+        request = admin_service_pb2.ExplainWorkflowRequest(namespace=self.namespace, workflow_id=workflow_id)
+        response = await self._repeat(self._admin.ExplainWorkflow, request)
+        explanation = response.explanation
+        while response.next_page_token:
+            request.page_token = response.next_page_token
+            response = await self._repeat(self._admin.ExplainWorkflow, request)
+            explanation.open_tasks.extend(response.explanation.open_tasks)
+        return explanation
+
+    async def create_namespace(self, name: str) -> admin_pb2.Namespace:
+        """Create a namespace."""
+        request = admin_service_pb2.CreateNamespaceRequest(namespace=name)
+        return (await self._once(self._admin.CreateNamespace, request)).namespace
+
+    def namespaces(self) -> AsyncIterator[admin_pb2.Namespace]:
+        """All namespaces by name."""
+        request = admin_service_pb2.ListNamespacesRequest()
+        return self._pages(self._admin.ListNamespaces, request, "namespaces")
+
+    # Calling.
+
+    async def _once(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, *, extra: float = 0.0
+    ) -> R:
+        """Call once: a repeat might do it twice. `extra` seconds are added to the time-out."""
+        try:
+            return await method(request, timeout=self.timeout + extra, metadata=self._credentials.metadata())
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from None
+
+    async def _repeat(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
+        """Call, and again while the server is UNAVAILABLE and our patience lasts."""
+        repeats = _Repeats(self.patience)
+        while True:
+            try:
+                return await self._once(method, request)
+            except Unavailable as error:
+                await repeats.after(error)
+
+    async def _pages(self, method: Any, request: Any, items: str) -> AsyncIterator[Any]:
+        """The items of all pages, fetched as they are asked for."""
+        while True:
+            response = await self._repeat(method, request)
+            for item in getattr(response, items):
+                yield item
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+
+class _Repeats:
+    """How long to wait before a call is repeated, and when to give up."""
+
+    def __init__(self, patience: float) -> None:
+        self._give_up_at = asyncio.get_running_loop().time() + patience
+        self._limit = _BACKOFF_FIRST
+
+    async def after(self, error: ServerError) -> None:
+        """Wait as long as is fit after this error; raises it where a repeat is no use."""
+        delay = max(random.uniform(0, self._limit), error.retry_after or 0.0)
+        self._limit = min(self._limit * 2, _BACKOFF_MAX)
+        if not isinstance(error, Unavailable):
+            raise error
+        if asyncio.get_running_loop().time() + delay > self._give_up_at:
+            raise error
+        await asyncio.sleep(delay)
+
+
+def _document(document: Document) -> bytes:
+    if isinstance(document, bytes):
+        return document
+    return document.encode() if isinstance(document, str) else _json.dumps(document)
+
+
+def _payload(value: Mapping[str, Any] | bytes | None) -> bytes:
+    if value is None:
+        return b""
+    return value if isinstance(value, bytes) else _json.dumps(value)
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(int(seconds * 1e9))
+    return duration
+
+
+def _started(outcome: workflow_pb2.StartOutcome) -> str | ServerError:
+    if outcome.HasField("error"):
+        return from_message(outcome.error)
+    return outcome.started.workflow_id

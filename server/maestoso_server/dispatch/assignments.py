@@ -1,0 +1,104 @@
+"""The message that hands a task to a worker, built once per delivery."""
+
+from __future__ import annotations
+
+from maestoso.task.v1.task_pb2 import Assignment
+
+from ..engine.state import Path
+from ..executor.placement import Placed
+from ..ids import make_token, task_id
+from ..store.queue import Taken
+
+
+def of_placed(placed: Placed) -> Assignment:
+    """For a task that was born owned."""
+    header, row, birth = placed.header, placed.row, placed.birth
+    return _assignment(
+        workflow_id=header.id,
+        seq=row.seq,
+        delivery=placed.delivery,
+        reference=row.reference,
+        path=row.path,
+        generation=row.generation,
+        task_type=birth.task_type,
+        attempt=row.attempt,
+        input=row.input.raw,
+        redelivery=0,
+        priority=birth.priority,
+        response_s=birth.response_s,
+        scheduled_ms=row.scheduled_ms,
+        workflow_name=header.name,
+        correlation_id=header.correlation_id or "",
+        traceparent=header.traceparent,
+    )
+
+
+def of_taken(taken: Taken) -> Assignment:
+    """For a row that was taken from the queue."""
+    return _assignment(
+        workflow_id=taken.workflow_id,
+        seq=taken.seq,
+        delivery=taken.delivery,
+        reference=taken.reference,
+        path=taken.path,
+        generation=taken.generation,
+        task_type=taken.task_type,
+        attempt=taken.attempt,
+        input=taken.input.raw,
+        redelivery=taken.unread,
+        priority=taken.priority,
+        response_s=taken.response_s,
+        scheduled_ms=taken.scheduled_ms,
+        workflow_name=taken.workflow_name,
+        correlation_id=taken.correlation_id,
+        traceparent=taken.traceparent,
+    )
+
+
+def stored_reference(reference: str, path: Path) -> str:
+    """Conductor's name of a task: `__N` inside a loop, `__N__M` inside two."""
+    return reference if not path else reference + "".join(f"__{turn}" for turn in path)
+
+
+def _assignment(
+    *,
+    workflow_id: str,
+    seq: int,
+    delivery: int,
+    reference: str,
+    path: Path,
+    generation: int,
+    task_type: str,
+    attempt: int,
+    input: bytes,
+    redelivery: int,
+    priority: int,
+    response_s: int,
+    scheduled_ms: int,
+    workflow_name: str,
+    correlation_id: str,
+    traceparent: str,
+) -> Assignment:
+    name = stored_reference(reference, path)
+    message = Assignment(
+        token=make_token(workflow_id, seq, delivery),
+        task_id=task_id(workflow_id, seq),
+        workflow_id=workflow_id,
+        reference=name,
+        task_type=task_type,
+        attempt=attempt,
+        input=input,
+        redelivery=redelivery,
+        priority=priority,
+        traceparent=traceparent,
+        # A restart is a new intention: its tasks may have their effects again.
+        idempotency_key=f"{workflow_id}:{generation}:{name}",
+        workflow_name=workflow_name,
+        correlation_id=correlation_id,
+    )
+    schedule_time = message.schedule_time
+    schedule_time.seconds, milliseconds = divmod(scheduled_ms, 1000)
+    schedule_time.nanos = milliseconds * 1_000_000
+    if response_s:
+        message.response_timeout.seconds = response_s
+    return message

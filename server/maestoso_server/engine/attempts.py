@@ -1,0 +1,71 @@
+"""Another attempt of a row: after a failure by policy, or when an operator revives a workflow."""
+
+from __future__ import annotations
+
+from ..definitions.models import TaskDefinition
+from ..payload import Json
+from .operators.births import arm
+from .operators.table import INPUTS, RUNS
+from .operators.worker import enqueue
+from .plan import DYNAMIC, WORKER, Node
+from .retry import retry_delay_ms
+from .rows import new_attempt
+from .state import TaskRow, TaskStatus
+from .steps import RUN
+from .turn import Step, Turn
+
+
+def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json] | None:
+    """(the row to repeat, its node, the new input); None where it has been repeated already."""
+    row = turn.row(step[1])
+    if row is None or row.superseded or row.status < TaskStatus.COMPLETED:
+        return None
+    node = turn.node_of(row)
+    if node is None:
+        return None
+    return row, node, _input(turn, row, node)
+
+
+def _input(turn: Turn, row: TaskRow, node: Node) -> Json:
+    """The old input overlaid by a fresh resolution. A SUB_WORKFLOW's is made anew (B20)."""
+    if node.kind in INPUTS:
+        renewed: Json = INPUTS[node.kind](turn, node, row.path, row.scope)
+        return renewed
+    if node.constant is not None:
+        return row.input
+    fresh = turn.resolve(node, row.path, turn.header.next_seq)
+    old = row.input.value
+    return Json.of({**old, **fresh} if isinstance(old, dict) else fresh)
+
+
+def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> None:
+    if found is None:
+        return
+    old, node, value = found
+    policy = turn.policy_of(old, node)
+    delay_ms = _delay_ms(turn, old, policy.definition) if step[2] else 0
+    row = new_attempt(turn, old, value, delay_ms)
+    passed = {"passed": True} if (old.state or {}).get("passed") else None
+    if node.kind in (WORKER, DYNAMIC):
+        row.state = old.state if node.kind == DYNAMIC else passed
+        enqueue(turn, row, policy, turn.now_ms + delay_ms)
+    elif delay_ms > 0:
+        row.state = {**(passed or {}), "due": turn.now_ms + delay_ms}
+        turn.deadlines[row.seq] = turn.now_ms + delay_ms
+    else:
+        row.state = passed
+        begin(turn, node, row)
+
+
+def _delay_ms(turn: Turn, old: TaskRow, definition: TaskDefinition) -> int:
+    asked = (old.state or {}).get("retry_after_s")
+    return asked * 1000 if asked is not None else retry_delay_ms(definition, old.attempt, turn.seed)
+
+
+def begin(turn: Turn, node: Node, row: TaskRow) -> None:
+    """Start a repeated row that the engine works itself."""
+    row.started_ms = turn.now_ms
+    turn.set_status(row, TaskStatus.IN_PROGRESS)
+    arm(turn, node, row.seq)
+    if node.kind in RUNS:
+        turn.later((RUN, row.seq))

@@ -1,0 +1,105 @@
+"""Outputs that are put together from the rows of others: once, at the end, without parsing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ..payload import Json, encode
+from .needs import ScopeRows
+from .plan import LOOP_COUNTERS
+from .state import Path, TaskRow
+
+if TYPE_CHECKING:
+    from .turn import Turn
+
+_NOTHING = b"{}"
+
+
+def splice(members: Iterable[tuple[str, bytes]]) -> Json:
+    """An object of members that are JSON already."""
+    return Json(b"{" + b",".join(encode(key) + b":" + raw for key, raw in members) + b"}")
+
+
+def with_member(value: Json | None, key: str, raw: bytes) -> Json:
+    """An object with one more member in front, unless it has that key itself."""
+    if value is None or value.raw == _NOTHING:
+        return splice([(key, raw)])
+    if not isinstance(value.value, dict) or key in value.value:
+        return value
+    return Json(b"{" + encode(key) + b":" + raw + b"," + value.raw.lstrip()[1:])
+
+
+def output_raw(row: TaskRow) -> bytes:
+    return row.output.raw if row.output is not None else _NOTHING
+
+
+def rows_inside(turn: Turn, scope: int, path: Path) -> list[TaskRow]:
+    """Every row inside the container row `scope` in exactly the turn `path`, by seq.
+
+    Costs what is found in a whole view; a partial one asks for it.
+    """
+    if turn.view.whole:
+        return sorted(_walk(turn, scope, path), key=lambda row: row.seq)
+    found = turn.ask(ScopeRows(scope, path))
+    if found is None:
+        return []
+    rows = {row.seq: turn.rows.get(row.seq, row) for row in found if row.seq not in turn.deleted}
+    rows.update((row.seq, row) for row in _walk(turn, scope, path))
+    return sorted((row for row in rows.values() if row.path[: len(path)] == path), key=lambda row: row.seq)
+
+
+def _walk(turn: Turn, scope: int, path: Path) -> Iterator[TaskRow]:
+    """Down the containers, those of this decision included; inner loops with all their turns."""
+    pending = [(scope, path)]
+    while pending:
+        at = pending.pop()
+        for seq in (*turn.view.scopes.get(at, ()), *turn.new_scopes.get(at, ())):
+            if seq in turn.deleted:
+                continue
+            row = turn.rows.get(seq) or turn.view.tasks.get(seq)
+            if row is None:
+                continue
+            yield row
+            if row.type == "DO_WHILE":
+                last = (row.state or {}).get("turn", 0)
+                pending.extend((seq, (*row.path, number)) for number in range(1, last + 1))
+            elif row.state is not None or row.type in _CONTAINERS:
+                pending.append((seq, row.path))
+
+
+_CONTAINERS = frozenset({"FORK", "SWITCH", "DECISION"})
+
+
+def loop_output(turn: Turn, loop: TaskRow) -> Json:
+    """A DO_WHILE's output with every turn that is kept: `{"iteration": 2, "1": {...}, "2": {...}}`.
+
+    Row order inside a turn; newest attempts; the rows of inner loops are in those loops' outputs.
+    """
+    state = loop.state or {}
+    last = state.get("turn", 0)
+    first = max(1, last - state["keep"] + 1) if state.get("keep") else 1
+    counters = loop.output.value if loop.output is not None else {}
+    members = [(key, encode(value)) for key, value in counters.items() if key in LOOP_COUNTERS]
+    turns = _turns_of(turn, loop, first, last)
+    members.extend((str(number), raw) for number, raw in turns)
+    return splice(members)
+
+
+def _turns_of(turn: Turn, loop: TaskRow, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    if turn.view.whole:
+        for number in range(first, last + 1):
+            yield number, _turn_raw(rows_inside(turn, loop.seq, (*loop.path, number)), len(loop.path) + 1)
+        return
+    depth = len(loop.path)
+    by_turn: dict[int, list[TaskRow]] = {number: [] for number in range(first, last + 1)}
+    for row in rows_inside(turn, loop.seq, loop.path):
+        if len(row.path) > depth and row.path[depth] in by_turn:
+            by_turn[row.path[depth]].append(row)
+    for number, rows in by_turn.items():
+        yield number, _turn_raw(rows, depth + 1)
+
+
+def _turn_raw(rows: list[TaskRow], depth: int) -> bytes:
+    inside = {row.reference: row for row in rows if len(row.path) == depth and not row.superseded}
+    return splice((reference, output_raw(row)) for reference, row in inside.items()).raw
