@@ -7,13 +7,13 @@ import json
 from collections import Counter
 
 import pytest
-from ownership_kit import World, open_world
 
 from maestoso_server.ids import session_id, split_task_id, task_id
 from maestoso_server.store import deliveries, nodes, queue
 from maestoso_server.store.deliveries import HandBack, Key, ProgressMade, Read
 from maestoso_server.store.nodes import NodeLost
 from maestoso_server.store.queue import QueueName, Take, Watermark
+from ownership_kit import World, open_world
 
 S1, S2, S3 = (session_id() for _ in range(3))
 
@@ -46,7 +46,13 @@ class TestTake:
         )
         (row,) = (await take(world, epoch, [S1])).rows
         assert (row.workflow_id, row.seq, row.delivery, row.unread, row.priority) == (*key, 5, 2, 2)
-        assert (row.namespace, row.queue, row.task_type, row.size, row.limit) == ("default", "pay", "pay", 9, 0)
+        assert (row.namespace, row.queue, row.task_type, row.size, row.limit) == (
+            "default",
+            "pay",
+            "pay",
+            9,
+            0,
+        )
         assert (row.response_s, row.timeout_s, row.total_due_ms, row.redeliver_on_loss) == (7, 8, 9, True)
         assert (row.generation, row.reference, row.path, row.attempt) == (1, "ref", (3,), 2)
         assert (row.workflow_name, row.correlation_id, row.traceparent) == ("orders", "c-1", "00-trace")
@@ -184,7 +190,9 @@ class TestTakeLimited:
             async with world.database.acquire() as conn:
                 while ended < total:
                     taken = await self.limited(world, epoch, [S1] * 3, conn=conn)
-                    running = await conn.fetchval("SELECT count(*) FROM task_queue WHERE owner_epoch IS NOT NULL")
+                    running = await conn.fetchval(
+                        "SELECT count(*) FROM task_queue WHERE owner_epoch IS NOT NULL"
+                    )
                     most = max(most, running)
                     for row in taken.rows:
                         await conn.execute("DELETE FROM task_queue WHERE workflow_id = $1", row.workflow_id)
@@ -224,7 +232,9 @@ class TestTakePolled:
         assert await world.deadline(key) == world.now_ms + 30_000
         assert await world.deadline(clockless) is None
 
-    async def test_a_second_hand_out_keeps_the_start_and_renews_the_response_clock(self, world: World) -> None:
+    async def test_a_second_hand_out_keeps_the_start_and_renews_the_response_clock(
+        self, world: World
+    ) -> None:
         epoch = await world.node()
         key = await world.row(response_s=60)
         begun_ms = world.now_ms
@@ -265,7 +275,13 @@ class TestRead:
     async def test_starts_the_task_and_its_clocks(self, world: World) -> None:
         epoch = await world.node()
         key = await world.row(
-            owner=epoch, session=S1, delivery=3, unread=2, response_s=20, timeout_s=10, total_due_ms=world.now_ms + 99
+            owner=epoch,
+            session=S1,
+            delivery=3,
+            unread=2,
+            response_s=20,
+            timeout_s=10,
+            total_due_ms=world.now_ms + 99,
         )
         read_ms = world.now_ms - 50
         touched = await deliveries.mark_read(world.conn, epoch=epoch, reads=[Read(*key, 3, read_ms, "w")])
@@ -276,7 +292,8 @@ class TestRead:
         assert (task["status"], task["started_ms"], task["worker_id"]) == (2, read_ms, "w")
 
     @pytest.mark.parametrize(
-        ("response_s", "timeout_s", "due_s"), [(20, 10, 10), (5, 10, 5), (0, 0, None), (2_200_000_000 // 1000, 0, 2_200_000)]
+        ("response_s", "timeout_s", "due_s"),
+        [(20, 10, 10), (5, 10, 5), (0, 0, None), (2_200_000_000 // 1000, 0, 2_200_000)],
     )
     async def test_the_earliest_clock_counts(
         self, world: World, response_s: int, timeout_s: int, due_s: int | None
@@ -293,14 +310,17 @@ class TestRead:
         moved = await world.row(owner=rival, session=S1, delivery=1)
         ended = await world.row(owner=epoch, session=S1, delivery=1, ended=True)
         reads = [Read(*key, 1, world.now_ms, "w") for key in (newer, moved, ended)]
-        assert await deliveries.mark_read(world.conn, epoch=epoch, reads=reads) == deliveries.Touched(set(), set())
+        assert await deliveries.mark_read(world.conn, epoch=epoch, reads=reads) == deliveries.Touched(
+            set(), set()
+        )
         for key in (newer, moved, ended):
             assert (await world.task(key))["status"] == 1
 
     async def test_against_a_save_in_flight_is_busy_and_does_not_wait(self, world: World) -> None:
         epoch = await world.node()
-        key, free = await world.row(owner=epoch, session=S1, delivery=1), await world.row(
-            owner=epoch, session=S1, delivery=1
+        key, free = (
+            await world.row(owner=epoch, session=S1, delivery=1),
+            await world.row(owner=epoch, session=S1, delivery=1),
         )
         async with world.other.transaction():
             await world.other.execute("DELETE FROM task_queue WHERE workflow_id = $1", key.workflow_id)
@@ -381,7 +401,9 @@ class TestHandBack:
         epoch = await world.node()
         key = await world.row(owner=epoch, session=S1, delivery=1)
         due_ms = world.now_ms + 3_000
-        await deliveries.hand_back(world.conn, epoch=epoch, items=[HandBack(*key, 1, due_ms)], now_ms=world.now_ms)
+        await deliveries.hand_back(
+            world.conn, epoch=epoch, items=[HandBack(*key, 1, due_ms)], now_ms=world.now_ms
+        )
         assert (await take(world, epoch, [S1])).rows == []
         assert await deliveries.wake_asleep(world.conn, epoch=epoch, now_ms=due_ms - 1) == (0, set())
         woken = await deliveries.wake_asleep(world.conn, epoch=epoch, now_ms=due_ms)
@@ -419,7 +441,9 @@ class TestHandBack:
         epoch = await world.node()
         key = await world.row(owner=epoch, session=S1, delivery=1)
         async with world.other.transaction():
-            await world.other.execute("SELECT FROM task_queue WHERE workflow_id = $1 FOR UPDATE", key.workflow_id)
+            await world.other.execute(
+                "SELECT FROM task_queue WHERE workflow_id = $1 FOR UPDATE", key.workflow_id
+            )
             touched = await deliveries.hand_back(
                 world.conn, epoch=epoch, items=[HandBack(*key, 1)], now_ms=world.now_ms
             )
@@ -441,9 +465,13 @@ class TestOwned:
     async def test_due_rows_of_mine_earliest_first(self, world: World) -> None:
         epoch = await world.node()
         now_ms = world.now_ms
-        later = await world.row(owner=epoch, session=S1, delivery=1, deadline_ms=now_ms, started_ms=5, worker_id="w")
+        later = await world.row(
+            owner=epoch, session=S1, delivery=1, deadline_ms=now_ms, started_ms=5, worker_id="w"
+        )
         lost = await world.row(owner=epoch, delivery=1, deadline_ms=now_ms - 1)
-        unread = await world.row(owner=epoch, delivery=1, deadline_ms=now_ms - 2, unread=deliveries.MOST_UNREAD)
+        unread = await world.row(
+            owner=epoch, delivery=1, deadline_ms=now_ms - 2, unread=deliveries.MOST_UNREAD
+        )
         await world.row(owner=epoch, session=S1, delivery=1, deadline_ms=now_ms + 1)
         await world.row(owner=epoch, session=S1, delivery=1, deadline_ms=now_ms, ended=True)
         await world.row(owner=-1, deadline_ms=now_ms)
@@ -454,7 +482,9 @@ class TestOwned:
 
     async def test_a_settled_one_gets_its_next_clock(self, world: World) -> None:
         epoch = await world.node()
-        key = await world.row(owner=epoch, session=S1, delivery=1, response_s=10, timeout_s=5, started_ms=world.now_ms)
+        key = await world.row(
+            owner=epoch, session=S1, delivery=1, response_s=10, timeout_s=5, started_ms=world.now_ms
+        )
         none_left = await world.row(owner=epoch, session=S1, delivery=1, timeout_s=5, started_ms=world.now_ms)
         renewed = await world.row(owner=epoch, session=S1, delivery=1)
         begun_ms = world.now_ms
@@ -463,7 +493,9 @@ class TestOwned:
         due = await deliveries.due_owned(world.conn, epoch=epoch, now_ms=world.now_ms)
         assert len(due) == 3
         await world.conn.execute(
-            "UPDATE task_queue SET deadline_ms = $2 WHERE workflow_id = $1", renewed.workflow_id, world.now_ms + 7
+            "UPDATE task_queue SET deadline_ms = $2 WHERE workflow_id = $1",
+            renewed.workflow_id,
+            world.now_ms + 7,
         )
         await deliveries.settle_due(world.conn, epoch=epoch, rows=due, now_ms=world.now_ms)
         assert (await world.queued(key))["deadline_ms"] == begun_ms + 10_000
@@ -475,7 +507,9 @@ class TestOwned:
         first = await world.row(owner=-1, deadline_ms=world.now_ms - 1)
         await world.row(owner=-1, deadline_ms=world.now_ms)
         async with world.other.transaction():
-            await world.other.execute("SELECT FROM task_queue WHERE workflow_id = $1 FOR UPDATE", first.workflow_id)
+            await world.other.execute(
+                "SELECT FROM task_queue WHERE workflow_id = $1 FOR UPDATE", first.workflow_id
+            )
             count, _ = await deliveries.wake_asleep(world.conn, epoch=epoch, now_ms=world.now_ms)
         assert count == 1
         assert (await world.queued(first))["owner_epoch"] == -1
@@ -490,7 +524,10 @@ class TestCurrentDelivery:
         waiting = await world.row()
         ended = await world.row(owner=epoch, session=session.session_id, delivery=2, ended=True)
         asked = [split_task_id(task_id(*key)) for key in (polled, streamed)]
-        asked += [(waiting.workflow_id, waiting.workflow_id, waiting.seq), (ended.workflow_id, ended.workflow_id, ended.seq)]
+        asked += [
+            (waiting.workflow_id, waiting.workflow_id, waiting.seq),
+            (ended.workflow_id, ended.workflow_id, ended.seq),
+        ]
         found = await deliveries.current_deliveries(world.conn, asked)
         assert found == [
             deliveries.Current(*polled, 3, 0, "poller"),
@@ -515,7 +552,9 @@ class TestDepths:
             ("default", "b", 1, 7, True),
             ("other", "b", 1, 0, True),
         ]
-        assert [row.queue for row in await queue.depths(world.conn, now_ms=now_ms, namespace="other")] == ["b"]
+        assert [row.queue for row in await queue.depths(world.conn, now_ms=now_ms, namespace="other")] == [
+            "b"
+        ]
         assert await queue.depths(world.conn, now_ms=now_ms, namespace="nowhere") == []
 
     async def test_backlog_names_queues_in_which_something_waits(self, world: World) -> None:

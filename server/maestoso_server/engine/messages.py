@@ -26,16 +26,20 @@ from .events import (
 from .state import Header, TaskStatus, WorkflowStatus
 
 
+ABSENT = Raw()
+"""A payload that is not there: a member that is text cannot also be null."""
+
+
 class _Body(Record, omit_defaults=True):
     """All fields that bodies have; each kind uses some."""
 
     seq: int = 0
     child: str = ""
     status: int = 0
-    output: Raw | None = None
+    output: Raw = ABSENT
     reason: str | None = None
-    input: Raw | None = None
-    domains: Raw | None = None
+    input: Raw = ABSENT
+    domains: Raw = ABSENT
     namespace: str = ""
     name: str = ""
     version: int = 0
@@ -66,12 +70,13 @@ def _json(body: _Body) -> Json:
     return Json(encode(body))
 
 
-def _raw(value: Json | None) -> Raw | None:
-    return None if value is None else Raw(value.raw)
+def _raw(value: Json | None) -> Raw:
+    return ABSENT if value is None else Raw(value.raw)
 
 
-def _payload(raw: Raw | None) -> Json | None:
-    return None if raw is None else Json(bytes(raw))
+def _payload(raw: Raw) -> Json | None:
+    text = bytes(raw)
+    return Json(text) if text else None
 
 
 # --- between parent and child ----------------------------------------------------------------

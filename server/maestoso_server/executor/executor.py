@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -64,6 +64,7 @@ class Executor:
         self._epoch = epoch
         self._lanes = Lanes(views_max=VIEWS_MAX)
         self._in_flight = 0
+        self._parked = 0
         self._flush_due = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -139,7 +140,11 @@ class Executor:
             task = asyncio.get_running_loop().create_task(self._batch(lanes))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif self._in_flight == 0:
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._in_flight == 0 and self._parked == 0 and not self._flush_due and not len(self._lanes):
             self._idle.set()
 
     async def _batch(self, lanes: list[Lane]) -> None:
@@ -164,8 +169,8 @@ class Executor:
                     self._lanes.rest(lane)
             if len(self._lanes):
                 self._kick()
-            elif self._in_flight == 0 and not self._flush_due:
-                self._idle.set()
+            else:
+                self._rest()
 
     # -- load --------------------------------------------------------------------------------
 
@@ -251,6 +256,7 @@ class Executor:
     def _park(self, lane: Lane, needs: list[Any]) -> None:
         """Take the lane out of the batch until its scripts have answered."""
         lane.batch = None
+        self._parked += 1
         task = asyncio.get_running_loop().create_task(self._fetch_scripts(lane, needs))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -263,6 +269,7 @@ class Executor:
         except Exception as bug:
             log.exception("scripts failed", extra={"workflow_id": lane.workflow_id})
             self._fail(lane, bug)
+        self._parked -= 1
         lane.busy = False
         if lane.decider is None:
             self._lanes.rest(lane)
@@ -329,13 +336,14 @@ class Executor:
     def _settle(self, batch: list[tuple[Lane, WorkflowSave]], result: SaveResult) -> None:
         """After the commit: views, deliveries, messages, answers."""
         placed: list[Placed] = []
+        message_ids = iter(result.message_ids)
         fresh = result.fresh
         lost: dict[str, set[int]] = {}
         for workflow_id, seq in result.lost:
             lost.setdefault(workflow_id, set()).add(seq)
         for lane, saved in batch:
             if lane.workflow_id in fresh:
-                self._written(lane, saved, result, placed)
+                self._written(lane, saved, result, message_ids, placed)
             else:
                 self._unreserve(lane, saved, saved.owners)
                 self._beaten(lane, result, lost.get(lane.workflow_id))
@@ -349,6 +357,7 @@ class Executor:
         lane: Lane,
         saved: WorkflowSave,
         result: SaveResult,
+        message_ids: Iterator[int],
         placed: list[Placed],
     ) -> None:
         decision = saved.decision
@@ -382,7 +391,7 @@ class Executor:
             if birth.due_ms > lane.running[-1].event.now_ms:
                 self._placement.deadline(birth.due_ms)
         if decision.messages:
-            self._pass_on(decision, result.message_ids[lane.workflow_id])
+            self._pass_on(decision, message_ids)
         for seq, script in decision.scripts.items():
             self._answers.late(script, partial(self._script_done, lane.workflow_id, seq))
         routing.apply(lane, decision, closed_max=CLOSED_ROWS_MAX)
@@ -394,13 +403,13 @@ class Executor:
         event = routing.script_result(seq, answer, self._clock.now_ms(), self.seed())
         self._enqueue(workflow_id, Item(event))
 
-    def _pass_on(self, decision: Decision, message_ids: Sequence[int]) -> None:
+    def _pass_on(self, decision: Decision, message_ids: Iterator[int]) -> None:
         """Hand the messages that were just committed to their lanes; a crash leaves them to the inbox."""
         now_ms = self._clock.now_ms()
         self.receive(
             [
                 routing.sent(message, message_id)
-                for message, message_id in zip(decision.messages, message_ids, strict=True)
+                for message, message_id in zip(decision.messages, message_ids, strict=False)
                 if not message.parked and message.due_ms <= now_ms
             ]
         )

@@ -79,9 +79,14 @@ def page_position(token: str, first: Position, field: str = "page_token") -> Pos
         found = msgspec.msgpack.decode(raw, type=tuple[str | int, ...])
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         found = ()
-    if [type(part) for part in found] != [type(part) for part in first]:
+    if [type(part) for part in found] != [type(part) for part in first] or not all(map(_storable, found)):
         raise invalid(field, "is not a token of this list; send the `next_page_token` of the page before")
     return cast(Position, found)
+
+
+def _storable(part: str | int) -> bool:
+    """Whether Postgres can compare a column with it."""
+    return "\0" not in part if isinstance(part, str) else 0 <= part < 1 << 63
 
 
 def fill_page(
@@ -91,15 +96,16 @@ def fill_page(
     size: int,
     to_message: Callable[[Row], Message],
     position: Callable[[Row], tuple[str | int, ...]],
+    most_bytes: int = PAGE_BYTES,
 ) -> str:
-    """Append at most `size` rows to a repeated field, fewer where they outgrow `PAGE_BYTES` (one at
+    """Append at most `size` rows to a repeated field, fewer where they outgrow `most_bytes` (one at
     least). Returns the token of the next page, empty when all `rows` were taken: read one more than
     `size` to know."""
     taken = 0
     for row in rows[:size]:
         message = to_message(row)
         taken += message.ByteSize()
-        if taken > PAGE_BYTES and messages:
+        if taken > most_bytes and messages:
             break
         messages.append(message)
     return page_token(*position(rows[len(messages) - 1])) if len(messages) < len(rows) else ""
@@ -316,7 +322,7 @@ def overwrite(rule: int) -> metadata.Overwrite:
 
 def workflow_definition(found: metadata.Definition, *, document: bool = True) -> definition_pb2.WorkflowDefinition:
     """A registered workflow definition with the facts that its document tells."""
-    facts = documents.facts(found.document)
+    facts = documents.workflow_facts(found.document)
     return definition_pb2.WorkflowDefinition(
         name=found.name,
         version=found.version,
@@ -334,7 +340,7 @@ def workflow_definition(found: metadata.Definition, *, document: bool = True) ->
 
 def task_definition(found: metadata.Definition, *, document: bool = True) -> definition_pb2.TaskDefinition:
     """A registered task definition with the facts that its document tells."""
-    facts = documents.facts(found.document)
+    facts = documents.task_facts(found.document)
     return definition_pb2.TaskDefinition(
         name=found.name,
         document=found.document if document else b"",

@@ -28,15 +28,15 @@ class Judged:
     warnings: tuple[Violation, ...]
 
 
-def judge_workflow(raw: bytes, *, field: str, strict: bool, limit: int) -> Judged:
-    """A workflow definition. `strict` makes faults of warnings; `limit` is its size in bytes at most."""
-    parsed = parse_workflow(raw, strict=strict, limit=limit)
+def judge_workflow(raw: bytes, *, strict: bool) -> Judged:
+    """A workflow definition; `strict` makes faults of warnings."""
+    parsed = parse_workflow(raw, strict=strict)
     return _judged(raw, parsed, version=parsed.definition.version if parsed.definition else 0)
 
 
-def judge_task(raw: bytes, *, field: str, strict: bool, limit: int) -> Judged:
+def judge_task(raw: bytes, *, strict: bool) -> Judged:
     """A task definition, likewise."""
-    return _judged(raw, parse_task(raw, strict=strict, limit=limit), version=0)
+    return _judged(raw, parse_task(raw, strict=strict), version=0)
 
 
 def _judged(
@@ -84,9 +84,9 @@ def refuse_twins(documents: Mapping[int, Judged]) -> None:
             )
 
 
-def inline(raw: bytes, *, name: str, field: str, limit: int) -> Any:
+def inline(raw: bytes, *, name: str, field: str) -> Any:
     """The JSON value of a definition given in a start. Raises InvalidArgument."""
-    judged = judge_workflow(raw, strict=False, limit=limit)
+    judged = judge_workflow(raw, strict=False)
     if judged.faults:
         found = [
             Violation(f"{field}.{fault.path}".rstrip("."), fault.message, fault.line, fault.column)

@@ -173,12 +173,7 @@ class MetadataService(MetadataServiceServicer):
         self._limits.batch(request.documents, "documents")
         overwrite = convert.overwrite(request.overwrite)
         judged = [
-            judge(
-                raw,
-                field=f"documents[{index}]",
-                strict=request.strict,
-                limit=self._limits.definition_bytes,
-            )
+            judge(self._limits.definition(raw, f"documents[{index}]"), strict=request.strict)
             for index, raw in enumerate(request.documents)
         ]
         if not request.validate_only:

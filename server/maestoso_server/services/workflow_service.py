@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypedDict
 
 from maestoso.workflow.v1 import workflow_pb2
 from maestoso.workflow.v1 import workflow_service_pb2 as wire
@@ -27,6 +27,11 @@ from .watches import Watches
 
 TASK_PAGE_DEFAULT = 1_000
 TASK_PAGE_MAX = 10_000
+
+
+class _Now(TypedDict):
+    now_ms: int
+    seed: int
 
 
 class WorkflowService(WorkflowServiceServicer):
@@ -85,9 +90,9 @@ class WorkflowService(WorkflowServiceServicer):
             start, namespace=namespace, created_by=caller().name, limits_=self._limits, field=field
         )
         if start.definition:
-            request.definition = documents.inline(
-                start.definition, name=start.name, field=f"{field}.definition", limits=self._limits
-            )
+            place = f"{field}.definition"
+            raw = self._limits.definition(start.definition, place)
+            request.definition = documents.inline(raw, name=start.name, field=place)
         return request
 
     # -- read --------------------------------------------------------------------------------
@@ -158,28 +163,28 @@ class WorkflowService(WorkflowServiceServicer):
     ) -> wire.TerminateWorkflowResponse:
         reason = limits.text(request.reason, "reason", limits.REASON_MAX)
         header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Terminate(reason=reason, **self._event()))
+        await self._command(header, events.Terminate(reason=reason, **self._now()))
         return wire.TerminateWorkflowResponse()
 
     async def PauseWorkflow(
         self, request: wire.PauseWorkflowRequest, context: Any
     ) -> wire.PauseWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Pause(**self._event()))
+        await self._command(header, events.Pause(**self._now()))
         return wire.PauseWorkflowResponse()
 
     async def ResumeWorkflow(
         self, request: wire.ResumeWorkflowRequest, context: Any
     ) -> wire.ResumeWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Resume(**self._event()))
+        await self._command(header, events.Resume(**self._now()))
         return wire.ResumeWorkflowResponse()
 
     async def RetryWorkflow(
         self, request: wire.RetryWorkflowRequest, context: Any
     ) -> wire.RetryWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        event = events.Retry(resume_children=request.resume_children, **self._event())
+        event = events.Retry(resume_children=request.resume_children, **self._now())
         await self._command(header, event)
         return wire.RetryWorkflowResponse()
 
@@ -187,7 +192,7 @@ class WorkflowService(WorkflowServiceServicer):
         self, request: wire.RestartWorkflowRequest, context: Any
     ) -> wire.RestartWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        event = events.Restart(**self._event())
+        event = events.Restart(**self._now())
         if request.use_latest_definitions:
             latest = await self._plans.resolve(header.namespace, header.name, None)
             event.snapshot_id, event.name, event.version = latest.snapshot_id, latest.name, latest.version
@@ -202,7 +207,7 @@ class WorkflowService(WorkflowServiceServicer):
             status=convert.signalled_status(request.status),
             output=self._limits.payload(request.output, "output"),
             reason=limits.text(request.reason, "reason", limits.REASON_MAX) or None,
-            **self._event(),
+            **self._now(),
         )
         header = await self._header(namespace_of(request), request.workflow_id)
         outcome = await self._command(header, event)
@@ -226,6 +231,6 @@ class WorkflowService(WorkflowServiceServicer):
             raise FailedPrecondition(Reason.WRONG_STATE, f"workflow {header.id}: {outcome.reason}")
         return outcome
 
-    def _event(self) -> dict[str, int]:
+    def _now(self) -> _Now:
         """What every event carries."""
         return {"now_ms": self._clock.now_ms(), "seed": self._executor.seed()}

@@ -18,7 +18,7 @@ from .database import Connection
 BEAT_MS = 1_000
 LEASE_MS = 4_000
 
-SESSION_TTL_MS = 5_000
+TIME_TO_LIVE_MS = 5_000
 """How long a session outlives its stream. A worker fences itself after 4 s."""
 
 ALIVE = "alive AS MATERIALIZED (SELECT epoch FROM node WHERE epoch = $1 FOR KEY SHARE)"
@@ -56,6 +56,15 @@ class NodeRow:
 
 
 @dataclass(slots=True)
+class AskedDrain:
+    """A worker is to finish what it holds; its stream is closed at `close_ms` at the latest."""
+
+    session_id: str
+    close_ms: int
+    reason: str
+
+
+@dataclass(slots=True)
 class Pulse:
     """What one beat found for this node. `*_due_ms`: the earliest time, None where there is nothing."""
 
@@ -87,6 +96,8 @@ class Pulse:
     """Epochs without a node row that still own rows, sessions or messages."""
     waiting: list[tuple[str, str]]
     """Those of the queues asked about in which something waits: (namespace, queue)."""
+    drains: list[AskedDrain]
+    """Sessions of this node that an operator asks to drain: named with every beat until they end."""
 
 
 @dataclass(slots=True)
@@ -215,7 +226,11 @@ SELECT
       SELECT true FROM task_queue q
       WHERE q.namespace = a.namespace AND q.queue = a.queue AND q.owner_epoch IS NULL AND NOT q.ended LIMIT 1
     )
-  ) AS waiting
+  ) AS waiting,
+  ARRAY(
+    SELECT ROW(session_id, drain_close_ms, drain_reason) FROM session
+    WHERE epoch = $1 AND drain_close_ms IS NOT NULL AND state = 'ACTIVE' ORDER BY session_id
+  ) AS drains
 FROM beat
 """
 
@@ -250,6 +265,7 @@ async def pulse(
     found = dict(row)
     found["nodes"] = [NodeRow(*node) for node in found["nodes"]]
     found["waiting"] = [(namespace, queue) for namespace, queue in found["waiting"]]
+    found["drains"] = [AskedDrain(str(session), close_ms, why) for session, close_ms, why in found["drains"]]
     return Pulse(**found)
 
 
@@ -338,7 +354,7 @@ async def takeover(
             raise NodeLost(epoch)
         if not is_dead:
             return None
-        row = await conn.fetchrow(_INHERIT, epoch, dead, now_ms, now_ms + SESSION_TTL_MS, _TAKEOVER_ROWS)
+        row = await conn.fetchrow(_INHERIT, epoch, dead, now_ms, now_ms + TIME_TO_LIVE_MS, _TAKEOVER_ROWS)
     if row is None:
         raise NodeLost(epoch)
     return Takeover(*row)

@@ -74,15 +74,6 @@ def saved_start(n: int, header: Header, metadata_revision: int | None) -> tuple[
         raw(header.cursor),
         metadata_revision,
         header.idempotency_key is not None,
-        header.input.raw,
-        raw(header.output),
-        header.variables.raw,
-        raw(header.task_to_domain),
-        header.reason,
-        header.failed_task,
-        header.created_by,
-        header.traceparent,
-        header.idempotency_key,
     )
 
 
@@ -101,6 +92,28 @@ def saved_header(n: int, header: Header) -> tuple[Any, ...]:
         header.last_task,
         raw(header.cursor),
     )
+
+
+def saved_payload(n: int, header: Header) -> tuple[Any, ...]:
+    """The payload of a workflow that starts."""
+    return (
+        n,
+        raw(header.output),
+        header.variables.raw,
+        header.reason,
+        header.failed_task,
+        header.input.raw,
+        raw(header.task_to_domain),
+        header.created_by,
+        header.traceparent,
+        header.idempotency_key,
+    )
+
+
+def changed_payload(n: int, header: Header) -> tuple[Any, ...]:
+    """What may change in it."""
+    unchanged = (None,) * 5
+    return (n, raw(header.output), header.variables.raw, header.reason, header.failed_task, *unchanged)
 
 
 def saved_task(n: int, row: TaskRow) -> tuple[Any, ...]:
@@ -132,6 +145,28 @@ def saved_task(n: int, row: TaskRow) -> tuple[Any, ...]:
         row.reason,
         None if state is None else encode_state(state),
         row.input.raw,
+        None if output is None else output.raw,
+    )
+
+
+def saved_change(n: int, row: TaskRow) -> tuple[Any, ...]:
+    """What may change after a row's birth; not its input."""
+    state, output = row.state, row.output
+    return (
+        n,
+        row.seq,
+        row.status,
+        row.started_ms,
+        row.updated_ms,
+        row.ended_ms,
+        row.superseded,
+        row.queued,
+        row.callback_after_s,
+        row.poll_count,
+        row.child_id,
+        row.worker_id,
+        row.reason,
+        None if state is None else encode_state(state),
         None if output is None else output.raw,
     )
 

@@ -31,7 +31,15 @@ from typing import Any
 
 from ..engine.decision import Decision
 from .database import Connection
-from .rows import raw, saved_birth, saved_header, saved_start, saved_task
+from .rows import (
+    changed_payload,
+    saved_birth,
+    saved_change,
+    saved_header,
+    saved_payload,
+    saved_start,
+    saved_task,
+)
 
 NOBODY = "'00000000-0000-0000-0000-000000000000'::uuid"
 
@@ -131,13 +139,14 @@ _TYPES = {
     "payloads": "saved_payload[]",
     "start_ids": "uuid[]",
     "starts": "saved_start[]",
+    "start_payloads": "saved_payload[]",
     "keys": "saved_key[]",
     "touches": "saved_touch[]",
     "applied": "saved_answer[]",
     "answers": "saved_answer[]",
     "messages": "saved_message[]",
     "task_inserts": "saved_task[]",
-    "task_updates": "saved_task[]",
+    "task_changes": "saved_change[]",
     "task_removals": "saved_removal[]",
     "queues": "saved_queue[]",
     "births": "saved_birth[]",
@@ -152,7 +161,7 @@ _TYPES = {
 class _Arrays:
     """The rows of a batch, sorted into the classes of the statement."""
 
-    __slots__ = ("_ineligible", "_places", "_rows", "advancing", "starting")
+    __slots__ = ("_ineligible", "_places", "_rows", "_unguarded", "advancing", "starting")
 
     def __init__(self, batch: Sequence[WorkflowSave], now_ms: int) -> None:
         ordered = sorted(batch, key=_workflow_id)
@@ -161,6 +170,7 @@ class _Arrays:
         self._rows: dict[str, list[Any]] = {name: [] for name in _TYPES}
         self._places: dict[tuple[str, str, int], int] = {}
         self._ineligible: list[tuple[str, int]] = []
+        self._unguarded = False
         previous = ""
         for n, item in enumerate(self.advancing, 1):
             previous = _refuse_twice(previous, item)
@@ -173,7 +183,9 @@ class _Arrays:
         self._rows["keys"].sort()
 
     def present(self) -> frozenset[str]:
-        return frozenset(name for name, rows in self._rows.items() if rows)
+        """The arrays that have rows, and UNGUARDED where queue rows are touched without a guard."""
+        names = [name for name, rows in self._rows.items() if rows]
+        return frozenset([*names, UNGUARDED] if self._unguarded else names)
 
     def values(self) -> list[list[Any]]:
         return [rows for rows in self._rows.values() if rows]
@@ -187,9 +199,7 @@ class _Arrays:
         if decision.revived:
             rows["definitions"].append((n, header.snapshot_id, header.name, header.version))
         if decision.payload_changed:
-            rows["payloads"].append(
-                (n, raw(header.output), header.variables.raw, header.reason, header.failed_task)
-            )
+            rows["payloads"].append(changed_payload(n, header))
         if item.deliveries or item.expired or decision.released or decision.asleep:
             self._add_touches(n, item)
 
@@ -199,12 +209,14 @@ class _Arrays:
         guarded.update((seq, (delivery, True)) for seq, delivery in item.expired)
         for seq in sorted({*guarded, *item.decision.released, *wake}):
             delivery, expired = guarded.get(seq, (None, False))
+            self._unguarded |= delivery is None
             self._rows["touches"].append((n, seq, delivery, expired, wake.get(seq)))
 
     def _add_start(self, n: int, item: WorkflowSave) -> None:
         header, rows = item.decision.header, self._rows
         rows["start_ids"].append(header.id)
         rows["starts"].append(saved_start(n, header, item.metadata_revision))
+        rows["start_payloads"].append(saved_payload(n, header))
         if header.idempotency_key is not None:
             rows["keys"].append(
                 (header.namespace, header.idempotency_key, header.id, header.created_ms, item.metadata_revision)
@@ -215,7 +227,7 @@ class _Arrays:
         if decision.inserted:
             rows["task_inserts"] += [saved_task(n, row) for row in decision.inserted]
         if decision.updated:
-            rows["task_updates"] += [saved_task(n, row) for row in sorted(decision.updated, key=_seq)]
+            rows["task_changes"] += [saved_change(n, row) for row in sorted(decision.updated, key=_seq)]
         if decision.births:
             self._add_births(n, item, now_ms)
         if decision.messages:
@@ -225,7 +237,7 @@ class _Arrays:
         counted = self._add_rare(n, item)
         counted += len(decision.updated)
         if item.expected_revision:
-            counted += 1 + decision.payload_changed
+            counted += 1 + decision.payload_changed + len(item.deliveries) + len(item.expired)
         rows["expected"].append(counted)
 
     def _add_rare(self, n: int, item: WorkflowSave) -> int:
@@ -280,7 +292,8 @@ class _Arrays:
             result.lost.append((ids[n - 1], seq))
         for place, owner in zip(foreign or (), owners or (), strict=True):
             n, seq = touches[place - 1][:2]
-            result.foreign.append((ids[n - 1], seq, owner))
+            if ids[n - 1] in result.fresh:
+                result.foreign.append((ids[n - 1], seq, owner))
         if self._ineligible or (waiting and any(waiting)):
             self._read_waited(result, ids, waiting or ())
         if message_ids:
@@ -328,6 +341,10 @@ def _refuse_twice(previous: str, item: WorkflowSave) -> str:
 
 # ---- the statement -----------------------------------------------------------------------------
 
+UNGUARDED = "unguarded"
+Array = dict[str, str]
+"""Of each array that is present: how the statement names it."""
+
 
 @cache
 def _text(present: frozenset[str]) -> str:
@@ -336,19 +353,26 @@ def _text(present: frozenset[str]) -> str:
     names = [name for name in _TYPES if name in present]
     array = {name: f"${place}::{_TYPES[name]}" for place, name in enumerate(names, 3)}
     parts = [_SELF]
-    for build in (_starts, _headers, _touches, _alive, _payload, _search, _inbox, _tasks, _queue, _rest):
+    for build in (_headers, _touches, _starts, _alive, _workflows, _inbox, _tasks, _queue, _rest):
         parts += build(array)
-    return "/* save */\nWITH " + ",\n".join(parts) + "\n" + _answer(array)
+    return "/* save */\nWITH " + ",\n".join(parts) + "\n" + _answer(array, UNGUARDED in present)
 
 
-Array = dict[str, str]
+_SELF = """self AS MATERIALIZED (
+  SELECT true AS alive, $2::bigint AS now_ms FROM node n WHERE n.epoch = $1::bigint FOR KEY SHARE)"""
 
-_SELF = "self AS MATERIALIZED (SELECT $2::bigint AS now_ms FROM node n WHERE n.epoch = $1::bigint FOR KEY SHARE)"
+_ALIVE = "(SELECT alive FROM self)"
 
 
 def _id(alias: str) -> str:
-    """The id of the workflow that a row belongs to, NOBODY where its guard failed."""
+    """The id of the workflow that a row belongs to, NOBODY where its guard failed. For updates: a
+    join with `alive` would copy the ids with every row."""
     return f"((SELECT ids FROM alive))[{alias}.n]"
+
+
+def _fresh(array: str) -> str:
+    """FROM and WHERE of an insert: the rows `i` of an array whose workflow is fresh, as a.ids[i.n]."""
+    return f"FROM alive a CROSS JOIN unnest({array}) i WHERE a.ids[i.n] <> {NOBODY}"
 
 
 def _current(alias: str) -> str:
@@ -356,6 +380,45 @@ def _current(alias: str) -> str:
         f"({alias}.metadata_revision IS NULL OR {alias}.metadata_revision ="
         f" (SELECT s.metadata_revision FROM namespace s WHERE s.name = {alias}.namespace))"
     )
+
+
+# ---- guards
+
+
+def _headers(array: Array) -> list[str]:
+    if "headers" not in array:
+        return []
+    return [
+        f"""heads AS MATERIALIZED (
+  SELECT array_agg(coalesce(w.id, {NOBODY}) ORDER BY i.n) AS ids
+  FROM unnest({array["header_ids"]}, {array["revisions"]}) WITH ORDINALITY i(id, revision, n)
+  LEFT JOIN LATERAL (
+    SELECT w.id FROM workflow w WHERE w.id = i.id AND w.revision = i.revision AND {_ALIVE}
+    FOR NO KEY UPDATE) w ON true)"""
+    ]
+
+
+def _touches(array: Array) -> list[str]:
+    if "touches" not in array:
+        return []
+    lost = f"h.guarded AND h.found IS NULL AND ((SELECT ids FROM heads))[h.n] <> {NOBODY}"
+    foreign = "h.owner_epoch > 0 AND h.owner_epoch <> $1"
+    return [
+        f"""held AS MATERIALIZED (
+  SELECT t.n, t.seq, t.wake_ms, t.place, t.delivery IS NOT NULL AS guarded, q.found, q.owner_epoch
+  FROM unnest({array["touches"]}) WITH ORDINALITY t(n, seq, delivery, expired, wake_ms, place)
+  LEFT JOIN LATERAL (
+    SELECT true AS found, q.owner_epoch FROM task_queue q
+    WHERE q.workflow_id = ((SELECT ids FROM heads))[t.n] AND q.seq = t.seq AND NOT q.ended
+      AND (t.delivery IS NULL OR q.delivery = t.delivery) AND (NOT t.expired OR q.deadline_ms <= $2)
+    FOR UPDATE) q ON true)""",
+        f"""tally AS MATERIALIZED (
+  SELECT array_agg(h.n::bigint) FILTER (WHERE {lost}) AS lost_ns,
+    array_agg(h.place) FILTER (WHERE {lost}) AS lost,
+    array_agg(h.place) FILTER (WHERE {foreign}) AS foreign_places,
+    array_agg(h.owner_epoch) FILTER (WHERE {foreign}) AS foreign_owners
+  FROM held h)""",
+    ]
 
 
 def _starts(array: Array) -> list[str]:
@@ -368,60 +431,30 @@ def _starts(array: Array) -> list[str]:
         parts.append(f"""keys AS (
   INSERT INTO idempotency (namespace, key, workflow_id, created_ms)
   SELECT k.namespace, k.key, k.workflow_id, k.created_ms FROM unnest({array["keys"]}) k
-  WHERE (SELECT count(*) FROM self) = 1 AND {_current("k")}
+  WHERE {_ALIVE} AND {_current("k")}
   ON CONFLICT DO NOTHING RETURNING workflow_id)""")
     parts.append(f"""born AS (
   INSERT INTO workflow (id, namespace, revision, status, generation, snapshot_id, name, version, parent_id,
     parent_seq, priority, correlation_id, created_ms, clock_ms, updated_ms, ended_ms, next_seq, open,
     permissive_failed, last_task, last_node, cursor)
   SELECT i.id, i.namespace, i.revision, i.status, i.generation, i.snapshot_id, i.name, i.version, i.parent_id,
-    i.parent_seq, i.priority, i.correlation_id, i.created_ms, i.clock_ms, i.updated_ms, i.ended_ms, i.next_seq,
-    i.open, i.permissive_failed, i.last_task, $1, i.cursor
+    i.parent_seq, i.priority, i.correlation_id, i.created_ms, i.clock_ms, i.updated_ms, i.ended_ms,
+    i.next_seq, i.open, i.permissive_failed, i.last_task, $1, i.cursor
   FROM unnest({array["starts"]}) i
-  WHERE (SELECT count(*) FROM self) = 1 AND {_current("i")} {won}
+  WHERE {_ALIVE} AND {_current("i")} {won}
   ON CONFLICT DO NOTHING RETURNING id)""")
     return parts
 
 
-def _headers(array: Array) -> list[str]:
-    if "headers" not in array:
-        return []
-    return [
-        f"""heads AS MATERIALIZED (
-  SELECT array_agg(coalesce(w.id, {NOBODY}) ORDER BY i.n) AS ids, array_agg(w.status ORDER BY i.n) AS was
-  FROM unnest({array["header_ids"]}, {array["revisions"]}) WITH ORDINALITY i(id, revision, n)
-  LEFT JOIN LATERAL (
-    SELECT w.id, w.status FROM workflow w
-    WHERE w.id = i.id AND w.revision = i.revision AND (SELECT count(*) FROM self) = 1
-    FOR NO KEY UPDATE) w ON true)"""
-    ]
-
-
-def _touches(array: Array) -> list[str]:
-    if "touches" not in array:
-        return []
-    return [
-        f"""held AS MATERIALIZED (
-  SELECT t.n, t.seq, t.wake_ms, t.place, t.delivery IS NOT NULL AS guarded, q.found, q.owner_epoch
-  FROM unnest({array["touches"]}) WITH ORDINALITY t(n, seq, delivery, expired, wake_ms, place)
-  LEFT JOIN LATERAL (
-    SELECT true AS found, q.owner_epoch FROM task_queue q
-    WHERE q.workflow_id = ((SELECT ids FROM heads))[t.n] AND q.seq = t.seq AND NOT q.ended
-      AND (t.delivery IS NULL OR q.delivery = t.delivery) AND (NOT t.expired OR q.deadline_ms <= $2)
-    FOR UPDATE) q ON true)""",
-        f"""lost AS MATERIALIZED (
-  SELECT array_agg(h.n) AS ns, array_agg(h.place) AS places FROM held h
-  WHERE h.guarded AND h.found IS NULL AND ((SELECT ids FROM heads))[h.n] <> {NOBODY})""",
-    ]
-
-
 def _alive(array: Array) -> list[str]:
+    """The ids of all that passed their guards, by `n`."""
     sources = []
     if "headers" in array:
         source = "(SELECT ids FROM heads)"
         if "touches" in array:
-            source = f"""CASE WHEN (SELECT ns FROM lost) IS NULL THEN {source} ELSE (
-    SELECT array_agg(CASE WHEN u.n = ANY ((SELECT ns FROM lost)::bigint[]) THEN {NOBODY} ELSE u.id END ORDER BY u.n)
+            source = f"""CASE WHEN (SELECT lost_ns FROM tally) IS NULL THEN {source} ELSE (
+    SELECT array_agg(CASE WHEN u.n = ANY ((SELECT lost_ns FROM tally)::bigint[])
+      THEN {NOBODY} ELSE u.id END ORDER BY u.n)
     FROM unnest({source}) WITH ORDINALITY u(id, n)) END"""
         sources.append(source)
     if "starts" in array:
@@ -432,13 +465,16 @@ def _alive(array: Array) -> list[str]:
     return [f"alive AS MATERIALIZED (SELECT {' || '.join(sources)} AS ids)"]
 
 
-def _payload(array: Array) -> list[str]:
+# ---- what is written
+
+
+def _workflows(array: Array) -> list[str]:
     parts = []
     if "headers" in array:
         redefined = joined = ""
         if "definitions" in array:
-            redefined = """snapshot_id = coalesce(d.snapshot_id, w.snapshot_id), name = coalesce(d.name, w.name),
-    version = coalesce(d.version, w.version),"""
+            redefined = """snapshot_id = coalesce(d.snapshot_id, w.snapshot_id),
+    name = coalesce(d.name, w.name), version = coalesce(d.version, w.version),"""
             joined = f"LEFT JOIN unnest({array['definitions']}) d ON d.n = i.n"
         parts.append(f"""moved AS (
   UPDATE workflow w SET {redefined} revision = i.revision, status = i.status, generation = i.generation,
@@ -456,28 +492,9 @@ def _payload(array: Array) -> list[str]:
         parts.append(f"""paid AS (
   INSERT INTO workflow_payload (workflow_id, input, output, variables, task_to_domain, reason, failed_task,
     created_by, traceparent, idempotency_key)
-  SELECT i.id, i.input, i.output, i.variables, i.task_to_domain, i.reason, i.failed_task, i.created_by,
+  SELECT a.ids[i.n], i.input, i.output, i.variables, i.task_to_domain, i.reason, i.failed_task, i.created_by,
     i.traceparent, i.idempotency_key
-  FROM unnest({array["starts"]}) i WHERE {_id("i")} = i.id)""")
-    return parts
-
-
-def _search(array: Array) -> list[str]:
-    parts = []
-    if "headers" in array:
-        redefined = joined = ""
-        if "definitions" in array:
-            redefined = "name = coalesce(d.name, s.name), version = coalesce(d.version, s.version),"
-            joined = f"LEFT JOIN unnest({array['definitions']}) d ON d.n = i.n"
-        parts.append(f"""relisted AS (
-  UPDATE search s SET {redefined} status = i.status, ended_ms = i.ended_ms
-  FROM unnest({array["headers"]}) i {joined}
-  WHERE i.status <> ((SELECT was FROM heads))[i.n] AND s.workflow_id = {_id("i")})""")
-    if "starts" in array:
-        parts.append(f"""listed AS (
-  INSERT INTO search (workflow_id, namespace, name, version, status, correlation_id, created_ms, ended_ms)
-  SELECT i.id, i.namespace, i.name, i.version, i.status, i.correlation_id, i.created_ms, i.ended_ms
-  FROM unnest({array["starts"]}) i WHERE {_id("i")} = i.id)""")
+  {_fresh(array["start_payloads"])})""")
     return parts
 
 
@@ -494,23 +511,23 @@ def _inbox(array: Array) -> list[str]:
     if "messages" in array:
         parts.append(f"""sent AS (
   INSERT INTO inbox (workflow_id, sender_id, kind, body, due_ms, parked, drain_epoch)
-  SELECT i.workflow_id, {_id("i")}, i.kind, i.body, i.due_ms, i.parked, $1
-  FROM unnest({array["messages"]}) i WHERE {_id("i")} <> {NOBODY} RETURNING id)""")
+  SELECT i.workflow_id, a.ids[i.n], i.kind, i.body, i.due_ms, i.parked, $1
+  {_fresh(array["messages"])} RETURNING id)""")
     return parts
 
 
 def _tasks(array: Array) -> list[str]:
     parts = []
-    if "task_updates" in array:
+    if "task_changes" in array:
         # Start, worker and number of hand-outs are written behind, past the engine: kept where it knows none.
         parts.append(f"""changed AS (
-  UPDATE task t SET status = i.status, scheduled_ms = i.scheduled_ms,
+  UPDATE task t SET status = i.status,
     started_ms = CASE i.started_ms WHEN 0 THEN t.started_ms ELSE i.started_ms END,
     updated_ms = i.updated_ms, ended_ms = i.ended_ms, superseded = i.superseded, queued = i.queued,
     callback_after_s = i.callback_after_s, poll_count = greatest(t.poll_count, i.poll_count),
     child_id = i.child_id, worker_id = CASE i.worker_id WHEN '' THEN t.worker_id ELSE i.worker_id END,
-    domain = i.domain, reason = i.reason, state = i.state, input = i.input, output = i.output
-  FROM unnest({array["task_updates"]}) i
+    reason = i.reason, state = i.state, output = i.output
+  FROM unnest({array["task_changes"]}) i
   WHERE t.workflow_id = {_id("i")} AND t.seq = i.seq RETURNING 1)""")
     if "task_removals" in array:
         parts.append(f"""dropped AS (
@@ -521,11 +538,11 @@ def _tasks(array: Array) -> list[str]:
   INSERT INTO task (workflow_id, seq, generation, reference, path, attempt, scope, type, name, status,
     scheduled_ms, first_scheduled_ms, started_ms, updated_ms, ended_ms, retried_seq, superseded, queued,
     callback_after_s, poll_count, child_id, worker_id, domain, reason, state, input, output)
-  SELECT {_id("i")}, i.seq, i.generation, i.reference, i.path::integer[], i.attempt, i.scope, i.type, i.name,
+  SELECT a.ids[i.n], i.seq, i.generation, i.reference, i.path::integer[], i.attempt, i.scope, i.type, i.name,
     i.status, i.scheduled_ms, i.first_scheduled_ms, i.started_ms, i.updated_ms, i.ended_ms, i.retried_seq,
     i.superseded, i.queued, i.callback_after_s, i.poll_count, i.child_id, i.worker_id, i.domain, i.reason,
     i.state, i.input, i.output
-  FROM unnest({array["task_inserts"]}) i WHERE {_id("i")} <> {NOBODY})""")
+  {_fresh(array["task_inserts"])})""")
     return parts
 
 
@@ -549,27 +566,33 @@ def _queue(array: Array) -> list[str]:
     AND (h.wake_ms IS NOT NULL OR (h.owner_epoch > 0 AND h.owner_epoch <> $1)) RETURNING 1)""",
         ]
     if "births" in array:
-        owned = "false"
-        if "queues" in array:
-            # Whatever is in the take index may be taken now; what has a rank as good as ours goes first.
-            parts.append(f"""ahead AS MATERIALIZED (
+        parts += _births(array)
+    return parts
+
+
+def _births(array: Array) -> list[str]:
+    parts = []
+    owned, probed = "false", ""
+    if "queues" in array:
+        # Whatever is in the take index may be taken now; what has a rank as good as ours goes first.
+        parts.append(f"""ahead AS MATERIALIZED (
   SELECT array_agg((
     SELECT true FROM task_queue q
     WHERE q.namespace = s.namespace AND q.queue = s.queue AND q.rank <= s.rank
       AND q.owner_epoch IS NULL AND NOT q.ended LIMIT 1) ORDER BY s.place) AS waiting
   FROM unnest({array["queues"]}) WITH ORDINALITY s(namespace, queue, rank, place))""")
-            owned = "i.session_id IS NOT NULL AND ((SELECT waiting FROM ahead))[i.queue_place] IS NULL"
-        parts.append(f"""queued AS (
+        owned = "i.session_id IS NOT NULL AND h.waiting[i.queue_place] IS NULL"
+        probed = "CROSS JOIN ahead h"
+    parts.append(f"""queued AS (
   INSERT INTO task_queue (workflow_id, seq, namespace, queue, task_type, rank, due_ms, size, task_limit,
     response_s, timeout_s, total_due_ms, redeliver_on_loss, owner_epoch, session_id, delivery, deadline_ms)
-  SELECT {_id("i")}, i.seq, i.namespace, i.queue, i.task_type, i.rank, i.due_ms, i.size, i.task_limit,
+  SELECT a.ids[i.n], i.seq, i.namespace, i.queue, i.task_type, i.rank, i.due_ms, i.size, i.task_limit,
     i.response_s, i.timeout_s, i.total_due_ms, i.redeliver_on_loss,
-    CASE WHEN o.owned THEN $1 WHEN i.due_ms > $2 THEN -1 END,
-    CASE WHEN o.owned THEN i.session_id END,
-    o.owned::integer,
-    CASE WHEN o.owned THEN i.deadline_ms WHEN i.due_ms > $2 THEN i.due_ms END
-  FROM unnest({array["births"]}) i CROSS JOIN LATERAL (SELECT {owned}) o(owned)
-  WHERE {_id("i")} <> {NOBODY})""")
+    CASE WHEN {owned} THEN $1 WHEN i.due_ms > $2 THEN -1 END,
+    CASE WHEN {owned} THEN i.session_id END,
+    ({owned})::integer,
+    CASE WHEN {owned} THEN i.deadline_ms WHEN i.due_ms > $2 THEN i.due_ms END
+  FROM alive a {probed} CROSS JOIN unnest({array["births"]}) i WHERE a.ids[i.n] <> {NOBODY})""")
     return parts
 
 
@@ -578,7 +601,7 @@ def _rest(array: Array) -> list[str]:
     if "deadlines" in array:
         parts.append(f"""armed AS (
   INSERT INTO deadline (workflow_id, seq, due_ms)
-  SELECT {_id("i")}, i.seq, i.due_ms FROM unnest({array["deadlines"]}) i WHERE {_id("i")} <> {NOBODY}
+  SELECT a.ids[i.n], i.seq, i.due_ms {_fresh(array["deadlines"])}
   ON CONFLICT (workflow_id, seq) DO UPDATE SET due_ms = excluded.due_ms)""")
     if "clears" in array:
         parts.append(f"""cleared AS (
@@ -587,42 +610,43 @@ def _rest(array: Array) -> list[str]:
     if "fragments" in array:
         parts.append(f"""forked AS (
   INSERT INTO plan_fragment (workflow_id, seq, document)
-  SELECT {_id("i")}, i.seq, i.document FROM unnest({array["fragments"]}) i WHERE {_id("i")} <> {NOBODY})""")
+  SELECT a.ids[i.n], i.seq, i.document {_fresh(array["fragments"])})""")
     return parts
 
+
+# ---- the answer
 
 _COUNTED = (
     ("headers", "moved"),
     ("payloads", "repaid"),
     ("applied", "applied"),
     ("answers", "answered"),
-    ("task_updates", "changed"),
+    ("task_changes", "changed"),
     ("task_removals", "dropped"),
     ("touches", "ended"),
     ("touches", "kept"),
 )
 
 
-def _answer(array: Array) -> str:
+def _answer(array: Array, unguarded: bool) -> str:
     """The last SELECT: its counts drive the parts in this order and must add up."""
     counts = [f"(SELECT count(*) FROM {part})" for name, part in _COUNTED if name in array]
-    expected = [
-        f"""(SELECT coalesce(sum(i.counted), 0)
+    expected = f"""(SELECT coalesce(sum(i.counted), 0)
     FROM unnest({array["expected"]}) WITH ORDINALITY i(counted, n) WHERE {_id("i")} <> {NOBODY})"""
-    ]
+    if unguarded:
+        expected += f"""
+    + (SELECT count(*) FROM held h WHERE h.found AND NOT h.guarded AND {_id("h")} <> {NOBODY})"""
     lost = foreign = owners = waiting = sent = "NULL::bigint[]"
     if "touches" in array:
-        expected.append(f"(SELECT count(*) FROM held h WHERE h.found AND {_id('h')} <> {NOBODY})")
-        others = f"""FROM held h WHERE h.found AND h.owner_epoch > 0 AND h.owner_epoch <> $1
-    AND {_id("h")} <> {NOBODY}"""
-        lost = "(SELECT places FROM lost)"
-        foreign = f"(SELECT array_agg(h.place ORDER BY h.place) {others})"
-        owners = f"(SELECT array_agg(h.owner_epoch ORDER BY h.place) {others})"
+        lost, foreign, owners = (
+            f"(SELECT {column} FROM tally)" for column in ("lost", "foreign_places", "foreign_owners")
+        )
     if "queues" in array:
         waiting = "(SELECT waiting FROM ahead)"
     if "messages" in array:
         sent = "(SELECT array_agg(s.id ORDER BY s.id) FROM sent s)"
-    return f"""SELECT (SELECT count(*) FROM self) AS node,
-  1 / ({" + ".join(counts or ["0"])} = {" + ".join(expected)})::integer AS counts_agree,
+    return f"""SELECT {_ALIVE} AS node,
+  1 / ({" + ".join(counts or ["0"])} = {expected})::integer AS counts_agree,
   array_positions((SELECT ids FROM alive), {NOBODY}) AS stale,
-  {lost} AS lost, {foreign} AS foreign_places, {owners} AS foreign_owners, {waiting} AS waiting, {sent} AS sent"""
+  {lost} AS lost, {foreign} AS foreign_places, {owners} AS foreign_owners,
+  {waiting} AS waiting, {sent} AS sent"""

@@ -17,7 +17,7 @@ from typing import Any
 
 from .database import Connection
 from .deliveries import MOST_UNREAD, Delivery, Key, columns_of
-from .nodes import ALIVE, SESSION_TTL_MS, NodeLost
+from .nodes import ALIVE, TIME_TO_LIVE_MS, NodeLost
 from .queue import QueueName, Taken, read
 
 
@@ -230,10 +230,10 @@ RETURNING session_id
 
 
 async def detach(conn: Connection, *, epoch: int, session_ids: Sequence[str], now_ms: int) -> set[str]:
-    """Transition 8: these streams have ended; their sessions live on for `SESSION_TTL_MS`.
+    """Transition 8: these streams have ended; their sessions live on for `TIME_TO_LIVE_MS`.
 
     Answers those that were this node's; another has resumed the rest."""
-    rows = await conn.fetch(_DETACH, epoch, session_ids, now_ms + SESSION_TTL_MS)
+    rows = await conn.fetch(_DETACH, epoch, session_ids, now_ms + TIME_TO_LIVE_MS)
     return {str(row["session_id"]) for row in rows}
 
 
@@ -364,10 +364,10 @@ async def pass_on(conn: Connection, *, epoch: int, session_id: str) -> set[Key]:
     return {Key(str(row["workflow_id"]), row["seq"]) for row in rows if row["seq"] is not None}
 
 
-# $1 namespace or NULL, $2 the last session of the page before, $3 rows at most
+# $1 namespace or NULL, $2 after this id, $3 at most, $4 state or NULL
 _LIST = f"""
 SELECT {_COLUMNS} FROM session s
-WHERE s.session_id > $2 AND s.namespace = coalesce($1, s.namespace)
+WHERE s.session_id > $2 AND s.namespace = coalesce($1, s.namespace) AND s.state = coalesce($4, s.state)
 ORDER BY s.session_id LIMIT $3
 """
 
@@ -376,8 +376,26 @@ async def list_sessions(
     conn: Connection,
     *,
     namespace: str | None = None,
+    state: str | None = None,
     after: str = "00000000-0000-0000-0000-000000000000",
     limit: int = 1000,
 ) -> list[Session]:
-    """Sessions by id, of one namespace or of all; `after` is the last one of the page before."""
-    return [_session(row) for row in await conn.fetch(_LIST, namespace, after, limit)]
+    """Sessions by id, of one namespace or of all, in one state or in any; `after` is the last one of
+    the page before."""
+    return [_session(row) for row in await conn.fetch(_LIST, namespace, after, limit, state)]
+
+
+# $1 session, $2 namespace, $3 when its stream is closed at the latest, $4 why. Asked twice, the
+# earlier end holds.
+_ASK_DRAIN = """
+UPDATE session SET drain_close_ms = least(drain_close_ms, $3), drain_reason = coalesce(drain_reason, $4)
+WHERE session_id = $1 AND namespace = $2 AND state = 'ACTIVE'
+RETURNING true
+"""
+
+
+async def ask_drain(conn: Connection, *, namespace: str, session_id: str, reason: str, close_ms: int) -> bool:
+    """Ask a worker to finish what it holds; its node sees it with its next beat (`Pulse.drains`).
+
+    False: there is no such session with a stream."""
+    return bool(await conn.fetchval(_ASK_DRAIN, session_id, namespace, close_ms, reason))

@@ -49,7 +49,7 @@ def prepare_run(turn: Turn, node: Node, row: TaskRow) -> ChildAnswer | None:
     if definition is None and (not isinstance(name, str) or not name):
         raise Unusable(f"The sub-workflow of task {node.reference} has no name")
     answer: ChildAnswer | None = turn.ask(
-        Child(name or "", _version(asked["subWorkflowVersion"]), definition)
+        Child(name or "", _version(asked["subWorkflowVersion"]), _inline(definition))
     )
     return answer
 
@@ -98,6 +98,10 @@ def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> Non
     )
 
 
+def _inline(definition: Any) -> Json | None:
+    return None if definition is None else Json.of(definition)
+
+
 def _priority(asked: Any, inherited: int) -> int:
     if isinstance(asked, bool) or not isinstance(asked, int | float):
         return inherited
@@ -111,7 +115,7 @@ def prepare_start(turn: Turn, _node: Node, row: TaskRow) -> ChildAnswer | None:
     request = _request(row)
     version = request.get("version")
     answer: ChildAnswer | None = turn.ask(
-        Child(str(request.get("name") or ""), _version(version), request.get("workflowDef"))
+        Child(str(request.get("name") or ""), _version(version), _inline(request.get("workflowDef")))
     )
     return answer
 
