@@ -671,7 +671,7 @@ class Dispatcher:
         ring = self.matching.waiting(namespace, queue)
         if ring is not None:
             self._take(ring)
-        if ring is None or not ring.rooms:
+        if ring is None or not ring.has_room():
             self._outside.rows_wait(namespace, queue)
         self.on_waiting(namespace, queue)
 
@@ -704,7 +704,9 @@ class Dispatcher:
             ring = self._takes_due.popleft()
             takes = ring.takes
             takes.due = False
-            rooms = self.matching.slots(ring, TAKE_MOST) if ring.backlog else []
+            if not ring.backlog or takes.limited_out:
+                continue
+            rooms = self.matching.slots(ring, TAKE_MOST)
             if not rooms:
                 continue
             takes.under_way = True

@@ -153,6 +153,20 @@ class Ring:
         self.members = 0
         self.rooms: OrderedDict[Room, None] = OrderedDict()
 
+    def has_room(self) -> bool:
+        """Whether any session has room. Drops those met without."""
+        rooms = self.rooms
+        while rooms:
+            room = next(iter(rooms))
+            if room.free > 0:
+                return True
+            self._drop(room)
+        return False
+
+    def _drop(self, room: Room) -> None:
+        del self.rooms[room]
+        room._dropped_from.append(self)
+
     def reserve(self, size: int, *, birth: bool = False) -> Room | None:
         """Reserve a slot at the session whose turn it is; None where nobody has room."""
         rooms = self.rooms
@@ -160,8 +174,7 @@ class Ring:
         while rooms and tries:
             room = next(iter(rooms))
             if room.free <= 0:
-                del rooms[room]
-                room._dropped_from.append(self)
+                self._drop(room)
                 continue
             rooms.move_to_end(room)
             if room.fits(size) and not (birth and room.births_shut):

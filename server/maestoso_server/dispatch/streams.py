@@ -21,7 +21,7 @@ from ..errors import InvalidArgument, MaestosoError, Reason, Violation
 from ..ids import canonical, make_token, read_token, session_id
 from ..store import sessions
 from ..store.database import Database
-from ..store.nodes import SESSION_TTL_MS
+from ..store.nodes import TIME_TO_LIVE_MS
 from .deliveries import Delivery
 from .demand import Demand
 from .dispatcher import Dispatcher
@@ -51,10 +51,12 @@ class Streams:
         demand: Demand,
         epoch: Callable[[], int],
         addresses: Callable[[], Sequence[str]],
+        moved: Callable[[str], None],
         max_message_bytes: int,
         max_payload_bytes: int,
     ) -> None:
-        """`addresses`: of the live nodes, this one first."""
+        """`addresses`: of the live nodes, this one first. `moved` is told the id of each session that may
+        have been another node's until now."""
         self._dispatcher = dispatcher
         self._loops = loops
         self._database = database
@@ -62,6 +64,7 @@ class Streams:
         self._demand = demand
         self._epoch = epoch
         self._addresses = addresses
+        self._moved = moved
         self._max_message_bytes = max_message_bytes
         self._max_payload_bytes = max_payload_bytes
 
@@ -140,6 +143,8 @@ class Streams:
         if resumed is None:
             self._dispatcher.forget(known)
             return None
+        if older is None:
+            self._moved(known)
         self._dispatcher.resume(session, resumed)
         kept = {make_token(row.workflow_id, row.seq, row.delivery) for row in resumed.kept}
         welcome.session_id, welcome.resume_token = known, hello.resume_token
@@ -192,7 +197,7 @@ class Streams:
             max_payload_bytes=self._max_payload_bytes,
             server_time=Timestamp(),
         )
-        welcome.session_ttl.FromMilliseconds(SESSION_TTL_MS)
+        welcome.session_ttl.FromMilliseconds(TIME_TO_LIVE_MS)
         welcome.fence_after.FromMilliseconds(FENCE_AFTER_MS)
         welcome.server_time.FromMilliseconds(self._clock.now_ms())
         return welcome

@@ -234,9 +234,7 @@ class Plan:
         self.output_whole: frozenset[str] = frozenset()
 
 
-def compile(
-    definition: WorkflowDefinition, environment: Mapping[str, str] | None = None
-) -> Plan:
+def compile(definition: WorkflowDefinition, environment: Mapping[str, str] | None = None) -> Plan:
     """The plan of a definition. Never fails: what a document gets wrong, its nodes say when they run."""
     plan = Plan(definition, environment or {})
     plan.first = grow(plan.nodes, definition.tasks, None, ())

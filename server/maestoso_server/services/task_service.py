@@ -69,7 +69,10 @@ class TaskService(TaskServiceServicer):
 
     # -- the stream ----------------------------------------------------------------------------------
 
-    async def Connect(self, frames: AsyncIterator[wire.ConnectRequest], context: Any) -> None:
+    # Reads and writes the stream itself instead of yielding: what the generated type does not know.
+    async def Connect(  # type: ignore[override]
+        self, frames: AsyncIterator[wire.ConnectRequest], context: Any
+    ) -> None:
         first = await anext(frames)
         if first.WhichOneof("frame") != "hello":
             raise InvalidArgument(Reason.BAD_FRAME, "the first frame is not Hello; send Hello, once")
@@ -219,8 +222,7 @@ class TaskService(TaskServiceServicer):
         self, request: wire.ListTaskLogsRequest, context: Any
     ) -> wire.ListTaskLogsResponse:
         size = limits.page_size(request.page_size)
-        position = convert.page_position(request.page_token, (int,))
-        after = int(position[0]) if position else 0
+        (after,) = convert.page_position(request.page_token, (0,))
         found = await self._task(request)
         async with self._database.acquire() as conn:
             lines = await logs.read(conn, found.workflow_id, found.row.seq, after=after, limit=size)

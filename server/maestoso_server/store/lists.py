@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,17 @@ ORDER BY k.seq"""
 # $1 workflow, $2 after this seq, $3 at most
 _LIST_BARE_TASKS = f"""/* list bare tasks */
 SELECT {_BARE_COLUMNS} FROM task t WHERE t.workflow_id = $1 AND t.seq > $2 ORDER BY t.seq LIMIT $3"""
+
+
+async def revisions(conn: Connection, workflow_ids: Sequence[str]) -> dict[str, int]:
+    """The revision of each of these workflows that exists."""
+    rows = await conn.fetch(_REVISIONS, list(workflow_ids))
+    return {str(row["id"]): row["revision"] for row in rows}
+
+
+# $1 ids
+_REVISIONS = """/* revisions */
+SELECT w.id, w.revision FROM workflow w WHERE w.id = ANY ($1::uuid[])"""
 
 
 @dataclass(slots=True)
@@ -188,6 +200,10 @@ class OpenTask:
     worker_id: str
     timer_ms: int | None
     """Of its row in `deadline`."""
+    limit: int
+    """`concurrentExecLimit` of its task type, 0 = none."""
+    used: int
+    """How much of that limit is taken."""
 
 
 @dataclass(slots=True)
@@ -212,9 +228,11 @@ async def explain(
 
 
 def _open_facts(row: Any) -> tuple[Any, ...]:
-    queue, owner, session, delivery, due_ms, deadline_ms, worker_id, timer_ms = list(row)[TASK_WIDTH:]
+    queue, owner, session, delivery, due_ms, deadline_ms, worker_id, timer_ms, limit, used = list(row)[
+        TASK_WIDTH:
+    ]
     session_id = None if session is None else str(session)
-    return queue, owner, session_id, delivery, due_ms, deadline_ms, worker_id or "", timer_ms
+    return queue, owner, session_id, delivery, due_ms, deadline_ms, worker_id or "", timer_ms, limit, used
 
 
 # $1 workflow
@@ -225,7 +243,11 @@ SELECT (SELECT d.due_ms FROM deadline d WHERE d.workflow_id = $1 AND d.seq = 0) 
 # $1 workflow, $2 generation, $3 after this seq, $4 at most
 _OPEN_TASKS = f"""/* explain open tasks */
 SELECT {_BARE_COLUMNS}, q.queue, q.owner_epoch, q.session_id, q.delivery, q.due_ms, q.deadline_ms, q.worker_id,
-  d.due_ms
+  d.due_ms, coalesce(q.task_limit, 0),
+  CASE WHEN q.task_limit > 0 THEN (
+    SELECT count(*) FROM task_queue o WHERE o.namespace = q.namespace AND o.task_type = q.task_type
+      AND o.owner_epoch IS NOT NULL AND o.owner_epoch >= 0 AND o.task_limit > 0 AND NOT o.ended)
+  ELSE 0 END
 FROM task t
 LEFT JOIN task_queue q ON q.workflow_id = t.workflow_id AND q.seq = t.seq AND NOT q.ended
 LEFT JOIN deadline d ON d.workflow_id = t.workflow_id AND d.seq = t.seq
