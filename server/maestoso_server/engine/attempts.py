@@ -48,10 +48,10 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> Non
     passed = {"passed": True} if (old.state or {}).get("passed") else None
     if node.kind in (WORKER, DYNAMIC):
         row.state = old.state if node.kind == DYNAMIC else passed
-        enqueue(turn, row, policy, turn.now + delay_ms)
+        enqueue(turn, row, policy, turn.now_ms + delay_ms)
     elif delay_ms > 0:
-        row.state = {**(passed or {}), "due": turn.now + delay_ms}
-        turn.deadlines[row.seq] = turn.now + delay_ms
+        row.state = {**(passed or {}), "due": turn.now_ms + delay_ms}
+        turn.deadlines[row.seq] = turn.now_ms + delay_ms
     else:
         row.state = passed
         begin(turn, node, row)
@@ -64,7 +64,7 @@ def _delay_ms(turn: Turn, old: TaskRow, definition: TaskDefinition) -> int:
 
 def begin(turn: Turn, node: Node, row: TaskRow) -> None:
     """Start a repeated row that the engine works itself."""
-    row.started_ms = turn.now
+    row.started_ms = turn.now_ms
     turn.set_status(row, TaskStatus.IN_PROGRESS)
     arm(turn, node, row.seq)
     if node.kind in RUNS:

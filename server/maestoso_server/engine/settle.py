@@ -63,8 +63,12 @@ def _judge(turn: Turn, row: TaskRow, node: Node, mode: int) -> tuple[int, str | 
     policy = turn.policy_of(row, node)
     if mode == TIME_OUT_WORKFLOW:
         reason = row.reason
-    elif row.status in (_FAILED, _TIMED_OUT) and row.attempt < policy.retries and node.kind not in NEVER_RETRIED:
-        elapsed_ms = turn.now - row.first_scheduled_ms
+    elif (
+        row.status in (_FAILED, _TIMED_OUT)
+        and row.attempt < policy.retries
+        and node.kind not in NEVER_RETRIED
+    ):
+        elapsed_ms = turn.now_ms - row.first_scheduled_ms
         if not policy.total_s or elapsed_ms < policy.total_s * 1000:
             return _AGAIN, None
         task = turn.task_id(row.seq)
@@ -93,7 +97,7 @@ def _reach(turn: Turn, found: _Settling) -> None:
 
 def _leaving(node: Node, row: TaskRow) -> Node:
     """The node whose successor follows: a fork that failed takes its join with it."""
-    if node.kind in (FORK, DYNAMIC_FORK) and not row.status == _COMPLETED and node.next is not None:
+    if node.kind in (FORK, DYNAMIC_FORK) and row.status != _COMPLETED and node.next is not None:
         return node.next
     return node
 
@@ -101,7 +105,7 @@ def _leaving(node: Node, row: TaskRow) -> Node:
 def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
     if found is None:
         return
-    row, node = found.row, found.node
+    row = found.row
     if found.verdict == _AGAIN:
         turn.first((AGAIN, row.seq, True))
         return

@@ -58,7 +58,7 @@ class Turn:
         "inserted",
         "messages",
         "new_scopes",
-        "now",
+        "now_ms",
         "parsed_fragments",
         "payload_changed",
         "plan",
@@ -79,7 +79,7 @@ class Turn:
         self.view = view
         self.header: Header = view.header.copy()
         self.budget = budget
-        self.now = 0
+        self.now_ms = 0
         self.seed = 0
         self.agenda: deque[Step] = deque()
         self.cursor: dict[str, Any] | None = None
@@ -301,11 +301,11 @@ class Turn:
         """Change the status of a row of this turn and keep the count of open rows."""
         was_open = row.status < _TERMINAL
         row.status = status
-        row.updated_ms = self.now
+        row.updated_ms = self.now_ms
         is_open = status < _TERMINAL
         if was_open and not is_open:
             self.header.open -= 1
-            row.ended_ms = self.now
+            row.ended_ms = self.now_ms
         elif is_open and not was_open:
             self.header.open += 1
             row.ended_ms = 0
@@ -347,7 +347,7 @@ class Turn:
         self.deadlines[seq] = due_ms
 
     def send(self, workflow_id: str, kind: MessageKind, body: Json, *, parked: bool = False) -> None:
-        due = 0 if parked else self.now
+        due = 0 if parked else self.now_ms
         self.messages.append(Message(workflow_id, kind, body, due, parked))
         self.changed = True
 
@@ -450,7 +450,7 @@ class Turn:
         header = self.header
         if self.changed:
             header.revision += 1
-            header.updated_ms = self.now
+            header.updated_ms = self.now_ms
         return Decision(
             header,
             self.changed,

@@ -87,7 +87,7 @@ class Plans:
         """The snapshot of a SUB_WORKFLOW's child, or why there is none."""
         try:
             if need.definition is not None:
-                resolved = await self.inline(namespace, need.definition)
+                resolved = await self.inline(namespace, need.definition.value)
             else:
                 resolved = await self.resolve(namespace, need.name, need.version)
         except MaestosoError as refusal:

@@ -19,8 +19,9 @@ from ..executor import Executor, Starter, StartOutcome, StartRequest
 from ..executor.plans import Plans
 from ..store import lists
 from ..store.database import Database
-from . import convert, documents, limits
+from . import convert, limits
 from .actions import namespace_of
+from .documents import Judge
 from .limits import Limits
 from .security import caller
 from .watches import Watches
@@ -43,6 +44,7 @@ class WorkflowService(WorkflowServiceServicer):
         executor: Executor,
         starter: Starter,
         plans: Plans,
+        judge: Judge,
         database: Database,
         clock: Clock,
         watches: Watches,
@@ -51,6 +53,7 @@ class WorkflowService(WorkflowServiceServicer):
         self._executor = executor
         self._starter = starter
         self._plans = plans
+        self._judge = judge
         self._database = database
         self._clock = clock
         self._watches = watches
@@ -61,7 +64,7 @@ class WorkflowService(WorkflowServiceServicer):
     async def StartWorkflow(
         self, request: wire.StartWorkflowRequest, context: Any
     ) -> wire.StartWorkflowResponse:
-        start = self._start_request(request.start, namespace_of(request), "start")
+        start = await self._start_request(request.start, namespace_of(request), "start")
         (outcome,) = await self._starter.start([start])
         if outcome.error is not None:
             raise outcome.error
@@ -76,7 +79,7 @@ class WorkflowService(WorkflowServiceServicer):
         namespace = namespace_of(request)
         for index, start in enumerate(request.starts):
             try:
-                accepted.append(self._start_request(start, namespace, f"starts[{index}]"))
+                accepted.append(await self._start_request(start, namespace, f"starts[{index}]"))
                 outcomes.append(None)
             except MaestosoError as refusal:
                 outcomes.append(StartOutcome(error=refusal))
@@ -85,14 +88,16 @@ class WorkflowService(WorkflowServiceServicer):
             outcomes=[convert.start_outcome(outcome or next(answers)) for outcome in outcomes]
         )
 
-    def _start_request(self, start: workflow_pb2.WorkflowStart, namespace: str, field: str) -> StartRequest:
+    async def _start_request(
+        self, start: workflow_pb2.WorkflowStart, namespace: str, field: str
+    ) -> StartRequest:
         request = convert.start_request(
             start, namespace=namespace, created_by=caller().name, limits_=self._limits, field=field
         )
         if start.definition:
             place = f"{field}.definition"
             raw = self._limits.definition(start.definition, place)
-            request.definition = documents.inline(raw, name=start.name, field=place)
+            request.definition = await self._judge.inline(namespace, raw, name=start.name, field=place)
         return request
 
     # -- read --------------------------------------------------------------------------------
@@ -121,10 +126,14 @@ class WorkflowService(WorkflowServiceServicer):
     ) -> wire.ListWorkflowsResponse:
         size = limits.page_size(request.page_size)
         filters = convert.workflow_filter(request)
-        position = convert.page_position(request.page_token, (0, ""))
+        created_ms, last = convert.page_position(request.page_token, (0, ""))
         async with self._database.acquire() as connection:
             rows = await lists.list_workflows(
-                connection, namespace_of(request), filters, after=position if request.page_token else None, limit=size + 1
+                connection,
+                namespace_of(request),
+                filters,
+                after=(created_ms, limits.uuid(last, "page_token")) if request.page_token else None,
+                limit=size + 1,
             )
         response = wire.ListWorkflowsResponse()
         response.next_page_token = convert.fill_page(
