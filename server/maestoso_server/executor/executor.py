@@ -320,7 +320,7 @@ class Executor:
             for lane, saved in batch:
                 self._unreserve(lane, saved, saved.owners)
                 lane.view = None
-            if isinstance(error, Unavailable):
+            if isinstance(error, Unavailable) and error.unknown:
                 self._placement.outcome_unknown()
             raise
         if not result.node_alive:
@@ -472,10 +472,10 @@ class Executor:
     # -- when it goes wrong ------------------------------------------------------------------
 
     def _node_lost(self, batch: list[tuple[Lane, WorkflowSave]]) -> None:
-        """Another node took this one for dead: nothing was written. A new epoch decides again."""
+        """This epoch is over: nothing was written. The beat finds that too and takes a new one; saves
+        that were on their way meanwhile must not make it take another."""
         for lane, saved in batch:
             self._unreserve(lane, saved, saved.owners)
-        self._placement.outcome_unknown()
         self._give_up([lane for lane, _ in batch], Unavailable("the node lost its lease"))
 
     def _give_up(self, lanes: Sequence[Lane], refusal: Unavailable) -> None:
