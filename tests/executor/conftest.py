@@ -33,7 +33,9 @@ class Engine:
     evaluators: Evaluators
     epoch: int
 
-    async def start(self, definition: dict[str, Any], input: dict[str, Any] | None = None, **more: Any) -> str:
+    async def start(
+        self, definition: dict[str, Any], input: dict[str, Any] | None = None, **more: Any
+    ) -> str:
         """Start an inline definition; its workflow's id."""
         request = StartRequest(namespace="default", definition=definition, input=Json.of(input or {}), **more)
         (outcome,) = await self.starter.start([request])

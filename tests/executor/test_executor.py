@@ -141,7 +141,11 @@ async def test_a_script_that_throws_fails_its_workflow(engine: Engine) -> None:
 
 
 async def test_a_failed_task_fails_its_workflow(engine: Engine) -> None:
-    definition = {"name": "f", "version": 1, "tasks": [{**simple("first"), "retryCount": 0}, simple("second")]}
+    definition = {
+        "name": "f",
+        "version": 1,
+        "tasks": [{**simple("first"), "retryCount": 0}, simple("second")],
+    }
     workflow_id = await engine.start(definition)
     await engine.report(workflow_id, "first", status=TaskStatus.FAILED)
     assert await engine.status(workflow_id) == 4

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from ..clock import Clock
 from ..engine.decide import decide
-from ..engine.decision import Decision, Outcome, QueueBirth
+from ..engine.decision import Decision, Outcome, QueueBirth, Verdict
 from ..engine.events import Event
 from ..engine.needs import Script, ScriptAnswer
 from ..engine.state import Header, View
@@ -26,6 +26,7 @@ from ..store.load import InboxMessage, LoadRequest, load
 from ..store.save import SaveResult, WorkflowSave, save
 from . import routing
 from .answers import Answers
+from .forwarding import RACES_MAX, Forwarding, encode_outcome
 from .lanes import Done, Item, Lane, Lanes
 from .placement import Placed, Placement
 from .plans import Plans
@@ -62,6 +63,7 @@ class Executor:
         self._answers = answers
         self._placement = placement
         self._epoch = epoch
+        self._forwarding = Forwarding(database=database, placement=placement, epoch=epoch)
         self._lanes = Lanes(views_max=VIEWS_MAX)
         self._in_flight = 0
         self._parked = 0
@@ -101,6 +103,10 @@ class Executor:
         now_ms = self._clock.now_ms()
         for message in messages:
             self._enqueue(message.workflow_id, routing.received(message, now_ms, self.seed()))
+
+    def answered(self, message_id: int, outcome: bytes) -> None:
+        """A command that was forwarded to another node has its outcome."""
+        self._forwarding.answered(message_id, outcome)
 
     def seed(self) -> int:
         """Randomness for one event: the engine makes none itself."""
@@ -255,19 +261,23 @@ class Executor:
 
     def _park(self, lane: Lane, needs: list[Any]) -> None:
         """Take the lane out of the batch until its scripts have answered."""
+        self._aside(lane, self._fetch_scripts(lane, needs))
+
+    def _aside(self, lane: Lane, work: Coroutine[Any, Any, None]) -> None:
+        """Take a lane out of its batch while something of its own is awaited."""
         lane.batch = None
         self._parked += 1
-        task = asyncio.get_running_loop().create_task(self._fetch_scripts(lane, needs))
+        task = asyncio.get_running_loop().create_task(self._alone(lane, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _fetch_scripts(self, lane: Lane, needs: list[Any]) -> None:
+    async def _alone(self, lane: Lane, work: Coroutine[Any, Any, None]) -> None:
         try:
-            ((_, lane.answers),) = await self._answers.answer([(lane, lane.view, needs)])  # type: ignore[list-item]
+            await work
         except Unavailable as refusal:
             self._give_up([lane], refusal)
         except Exception as bug:
-            log.exception("scripts failed", extra={"workflow_id": lane.workflow_id})
+            log.exception("event failed", extra={"workflow_id": lane.workflow_id})
             self._fail(lane, bug)
         self._parked -= 1
         lane.busy = False
@@ -276,6 +286,15 @@ class Executor:
         else:
             self._lanes.queue(lane)
         self._kick()
+
+    async def _fetch_scripts(self, lane: Lane, needs: list[Any]) -> None:
+        ((_, lane.answers),) = await self._answers.answer([(lane, lane.view, needs)])  # type: ignore[list-item]
+
+    async def _forward(self, lane: Lane) -> None:
+        """Others keep winning this workflow: let its last node apply what waits here."""
+        lane.running, mine = await self._forwarding.forward(lane.workflow_id, lane.running)
+        lane.lost_races = 0
+        lane.reload = lane.reload or mine
 
     # -- save --------------------------------------------------------------------------------
 
@@ -301,7 +320,7 @@ class Executor:
             for lane, saved in batch:
                 self._unreserve(lane, saved, saved.owners)
                 lane.view = None
-            if isinstance(error, Unavailable):
+            if isinstance(error, Unavailable) and error.unknown:
                 self._placement.outcome_unknown()
             raise
         if not result.node_alive:
@@ -323,12 +342,25 @@ class Executor:
                 if session_id is not None:
                     owners[birth.seq] = session_id
         deliveries, expired = routing.guards(lane.running, decision.outcomes)
+        # What has to wait behind a cursor stays in the inbox.
+        applied = [
+            (item, outcome)
+            for item, outcome in zip(lane.running, decision.outcomes, strict=True)
+            if outcome.verdict is not Verdict.BEHIND
+        ]
         return WorkflowSave(
             decision=decision,
             expected_revision=view.header.revision,
             deliveries=deliveries,
             expired=expired,
-            messages=[item.message_id for item in lane.running if item.message_id],
+            messages=[
+                item.message_id for item, outcome in applied if item.message_id and not item.origin_epoch
+            ],
+            answers=[
+                (item.message_id, encode_outcome(outcome))
+                for item, outcome in applied
+                if item.message_id and item.origin_epoch
+            ],
             owners=owners,
             metadata_revision=lane.running[0].metadata_revision,
         )
@@ -347,6 +379,8 @@ class Executor:
             else:
                 self._unreserve(lane, saved, saved.owners)
                 self._beaten(lane, result, lost.get(lane.workflow_id))
+                if lane.lost_races >= RACES_MAX and lane.running:
+                    self._aside(lane, self._forward(lane))
         if placed:
             self._placement.placed(placed)
         if result.foreign:
@@ -438,10 +472,10 @@ class Executor:
     # -- when it goes wrong ------------------------------------------------------------------
 
     def _node_lost(self, batch: list[tuple[Lane, WorkflowSave]]) -> None:
-        """Another node took this one for dead: nothing was written. A new epoch decides again."""
+        """This epoch is over: nothing was written. The beat finds that too and takes a new one; saves
+        that were on their way meanwhile must not make it take another."""
         for lane, saved in batch:
             self._unreserve(lane, saved, saved.owners)
-        self._placement.outcome_unknown()
         self._give_up([lane for lane, _ in batch], Unavailable("the node lost its lease"))
 
     def _give_up(self, lanes: Sequence[Lane], refusal: Unavailable) -> None:
