@@ -23,7 +23,16 @@ from maestoso_server.engine import messages, needs
 from maestoso_server.engine.cursor import continues
 from maestoso_server.engine.decide import ROWS_MAX, decide
 from maestoso_server.engine.decision import Decision, Message, MessageKind, Outcome, Verdict
-from maestoso_server.engine.events import ChildEnded, DeliveryDue, Due, Event, QueueFacts, Result, Start, WorkerLost
+from maestoso_server.engine.events import (
+    ChildEnded,
+    DeliveryDue,
+    Due,
+    Event,
+    QueueFacts,
+    Result,
+    Start,
+    WorkerLost,
+)
 from maestoso_server.engine.names import shown_reference
 from maestoso_server.engine.plan import Plan, compile
 from maestoso_server.engine.state import Header, Path, TaskRow, TaskStatus, View, WorkflowStatus
@@ -360,7 +369,12 @@ class World:
             found = [row for row in rows if not row.status.terminal and row.seq > need.after]
             return [row.copy() for row in found[: need.limit]]
         if isinstance(need, needs.FailedRows):
-            failed = (TaskStatus.FAILED, TaskStatus.FAILED_WITH_TERMINAL_ERROR, TaskStatus.TIMED_OUT, TaskStatus.CANCELED)
+            failed = (
+                TaskStatus.FAILED,
+                TaskStatus.FAILED_WITH_TERMINAL_ERROR,
+                TaskStatus.TIMED_OUT,
+                TaskStatus.CANCELED,
+            )
             found = [r for r in rows if r.status in failed and not r.superseded and r.seq > need.after]
             return [row.copy() for row in found[: need.limit]]
         assert isinstance(need, needs.Fragment)
@@ -497,7 +511,9 @@ def loop(reference: str, body: list[dict[str, Any]], times: int | None = None, *
     return task("DO_WHILE", reference, loopOver=body, **{"loopCondition": condition, **more})
 
 
-def inline(reference: str, expression: str, inputs: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+def inline(
+    reference: str, expression: str, inputs: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
     given = {"evaluatorType": "javascript", "expression": expression, **(inputs or {})}
     return task("INLINE", reference, given, **more)
 
