@@ -143,6 +143,16 @@ class Node:
         """Whether a silence of others proves anything: not for one lease after an outage or a start."""
         return not self.degraded and now_ms >= self._quiet_until_ms
 
+    def trusts_locks(self, now_ms: int) -> bool:
+        """Whether a fallen lock proves a death: not if it may have fallen in an outage that this node
+        saw as well."""
+        return self.may_expire(now_ms) and now_ms - self._life.since_ms >= LEASE_MS
+
+    @property
+    def settled(self) -> bool:
+        """No new epoch is due or under way: the database's view of this node and its own agree."""
+        return not self._renew_due and not self._left
+
     def addresses(self) -> list[str]:
         """Where workers reach the live nodes, this one first."""
         return self._addresses or [self._identity.grpc_address]
@@ -213,7 +223,7 @@ class Node:
             epoch=self.epoch,
             queues=sorted(self._duties.queues_with_room()),
             now_ms=now_ms,
-            trust_locks=self.may_expire(now_ms) and now_ms - self._life.since_ms >= LEASE_MS,
+            trust_locks=self.trusts_locks(now_ms),
         )
         if self._beat_ms and now_ms - self._beat_ms >= DEGRADED_AFTER_MS:
             self._quiet_until_ms = now_ms + LEASE_MS
