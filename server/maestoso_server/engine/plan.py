@@ -169,6 +169,14 @@ class Node:
         self.items: Template | None = None
         self.sub: SubWorkflow | None = None
 
+    def renamed(self, reference: str) -> Node:
+        """The same node under another reference."""
+        node = Node.__new__(Node)
+        for slot in Node.__slots__:
+            setattr(node, slot, getattr(self, slot))
+        node.reference = reference
+        return node
+
 
 class SubWorkflow:
     """What a SUB_WORKFLOW node says about the workflow that it starts."""
