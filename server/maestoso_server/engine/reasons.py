@@ -75,7 +75,8 @@ def parent_ended(status: WorkflowStatus, reason: str | None) -> str:
 
 
 def workflow_too_large(size: int, workflow: str, limit: int) -> str:
-    return f"The payload size: {size} of workflow: {workflow} is greater than the permissible limit: {limit} bytes"
+    told = f"The payload size: {size} of workflow: {workflow}"
+    return f"{told} is greater than the permissible limit: {limit} bytes"
 
 
 def task_too_large(size: int, task: str, workflow: str, limit: int) -> str:
