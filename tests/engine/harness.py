@@ -382,6 +382,8 @@ class World:
             return needs.ScriptAnswer(slow=True) if self.slow_scripts else evaluate(need)
         if isinstance(need, needs.Child):
             return self._child(need)
+        if isinstance(need, needs.Definition):
+            return self.plans[need.snapshot_id]
         if isinstance(need, needs.TaskDefinition):
             return self.task_definitions.get(need.name)
         if isinstance(need, needs.ParkedSignals):

@@ -17,7 +17,9 @@ from .harness import World, flow, simple, task
 CHILD = flow(simple("in_child", {"all": "${workflow.input}"}), name="child", version=3)
 
 
-def parent(params: dict[str, Any] | None = None, inputs: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+def parent(
+    params: dict[str, Any] | None = None, inputs: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
     sub = task("SUB_WORKFLOW", "sub", inputs or {}, subWorkflowParam=params or {"name": "child"}, **more)
     return flow(sub, simple("after", {"out": "${sub.output}"}))
 
@@ -92,7 +94,10 @@ def test_a_child_that_an_operator_ends_cancels_its_task() -> None:
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"name": "nobody"}, "The Task nobody defined as a sub-workflow has no workflow definition available "),
+        (
+            {"name": "nobody"},
+            "The Task nobody defined as a sub-workflow has no workflow definition available ",
+        ),
         ({"name": "${workflow.input.absent}"}, "The sub-workflow of task sub has no name"),
         ({"name": "child", "version": None, "workflowDefinition": "${workflow.input.absent}"}, None),
     ],
@@ -122,14 +127,20 @@ def test_a_definition_may_come_with_the_task(given: str) -> None:
 def test_what_a_child_inherits() -> None:
     world = World(parent(), CHILD)
     domains = Json.of({"*": "d1"})
-    workflow = world.start("flow", {}, task_to_domain=domains, priority=7, correlation_id="c", created_by="me")
+    workflow = world.start(
+        "flow", {}, task_to_domain=domains, priority=7, correlation_id="c", created_by="me"
+    )
     header = world.header(world.children(workflow)[0])
     assert (header.task_to_domain, header.priority, header.correlation_id) == (domains, 7, "c")
     assert header.created_by == "me"
 
 
 def test_what_a_child_is_given() -> None:
-    params = {"name": "child", "priority": "${workflow.input.p}", "taskToDomain": {"*": "d${workflow.input.p}"}}
+    params = {
+        "name": "child",
+        "priority": "${workflow.input.p}",
+        "taskToDomain": {"*": "d${workflow.input.p}"},
+    }
     world = World(parent(params), CHILD)
     header = world.header(world.children(world.start("flow", {"p": 3}))[0])
     assert header.task_to_domain is not None
@@ -146,7 +157,9 @@ def test_news_of_another_child_changes_nothing() -> None:
 
 # --- revival -------------------------------------------------------------------------------------
 
-MIDDLE = flow(simple("first"), task("SUB_WORKFLOW", "down", subWorkflowParam={"name": "child"}), name="middle")
+MIDDLE = flow(
+    simple("first"), task("SUB_WORKFLOW", "down", subWorkflowParam={"name": "child"}), name="middle"
+)
 ROOT = flow(simple("begin"), task("SUB_WORKFLOW", "down", subWorkflowParam={"name": "middle"}))
 
 
@@ -162,7 +175,9 @@ def failed_family() -> tuple[World, str, str, str]:
     return world, root, middle, leaf
 
 
-@pytest.mark.parametrize(("resume", "who"), [(False, "leaf"), (True, "leaf"), (True, "middle"), (True, "root")])
+@pytest.mark.parametrize(
+    ("resume", "who"), [(False, "leaf"), (True, "leaf"), (True, "middle"), (True, "root")]
+)
 def test_a_retried_leaf_revives_its_ancestors(resume: bool, who: str) -> None:
     world, root, middle, leaf = failed_family()
     target = {"leaf": leaf, "middle": middle, "root": root}[who]
@@ -270,7 +285,9 @@ def test_a_failure_starts_the_failure_workflow(named: str) -> None:
     given = world.row(handler, "clean_up").input.value["all"]
     assert given["failureTaskId"] == f"{workflow[:-6]}{1:06x}"
     assert (given["k"], given["workflowId"], given["failureStatus"]) == (1, workflow, "FAILED")
-    assert given["reason"] == world.header(workflow).reason == given["failedWorkflow"]["reasonForIncompletion"]
+    assert (
+        given["reason"] == world.header(workflow).reason == given["failedWorkflow"]["reasonForIncompletion"]
+    )
     assert world.header(handler).parent_id is None
 
 

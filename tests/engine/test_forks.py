@@ -174,7 +174,9 @@ def test_one_task_for_all_inputs() -> None:
 
 def test_a_second_dynamic_fork_has_longer_references() -> None:
     second = task("FORK_JOIN_DYNAMIC", "d2", SAME)
-    world = World(flow(task("FORK_JOIN_DYNAMIC", "d1", {**SAME, "forkTaskInputs": []}), join("j1"), second, join("j2")))
+    world = World(
+        flow(task("FORK_JOIN_DYNAMIC", "d1", {**SAME, "forkTaskInputs": []}), join("j1"), second, join("j2"))
+    )
     workflow = world.start("flow")
     assert world.shown(workflow)[3:] == [
         "_d2_t_0:SCHEDULED", "_d2_t_1:SCHEDULED", "_d2_t_2:SCHEDULED", "j2:IN_PROGRESS",
@@ -197,7 +199,10 @@ def test_different_tasks(kind: str) -> None:
         inputs = {"tasks": [simple("x"), simple("y", {"own": 1})], "inputs": {"y": {"n": 2}}}
         params = {"dynamicForkTasksParam": "tasks", "dynamicForkTasksInputParamName": "inputs"}
     else:
-        listed = [{"taskName": "x", "referenceName": "x"}, {"taskName": "y", "referenceName": "y", "input": {"n": 2}}]
+        listed = [
+            {"taskName": "x", "referenceName": "x"},
+            {"taskName": "y", "referenceName": "y", "input": {"n": 2}},
+        ]
         inputs = {"list": {"dynamicTasks": listed}}
         params = {"dynamicForkJoinTasksParam": "list"}
     world = World(dynamic(inputs, **params))
@@ -212,7 +217,11 @@ def test_different_tasks(kind: str) -> None:
 
 def test_forked_sub_workflows() -> None:
     child = flow(simple("in_child", {"n": "${workflow.input.n}"}), name="child")
-    inputs = {"forkTaskWorkflow": "child", "forkTaskWorkflowVersion": 1, "forkTaskInputs": [{"n": 1}, {"n": 2}]}
+    inputs = {
+        "forkTaskWorkflow": "child",
+        "forkTaskWorkflowVersion": 1,
+        "forkTaskInputs": [{"n": 1}, {"n": 2}],
+    }
     world = World(dynamic(inputs), child)
     workflow = world.start("flow")
     children = world.children(workflow)
@@ -239,30 +248,31 @@ def test_an_unregistered_branch_is_retried_like_a_static_task() -> None:
     assert world.row(workflow, "_t_1").attempt == 1
 
 
+UNREADABLE = "Input 'tasks' is invalid. Cannot deserialize a list of Workflow Tasks"
+NO_MAP = "Input to the dynamically forked tasks is not a map -> expecting a map of K,V  but found 1"
+DUPLICATE = (
+    "No dynamic tasks could be created for the Workflow: flow, Dynamic Fork Task: d attempted to create "
+    "a duplicate task reference name: "
+)
+
+
 @pytest.mark.parametrize(
-    ("inputs", "params", "reason"),
+    ("inputs", "reason"),
     [
-        ({"tasks": 5, "inputs": {}}, ("tasks", "inputs"), "Input 'tasks' is invalid. Cannot deserialize a list"),
-        ({"tasks": [{}], "inputs": {}}, ("tasks", "inputs"), "Input 'tasks' is invalid. Cannot deserialize a list"),
-        ({"tasks": [], "inputs": 1}, ("tasks", "inputs"), "Input to the dynamically forked tasks is not a map"),
+        ({"tasks": 5, "inputs": {}}, UNREADABLE),
+        ({"tasks": [{}], "inputs": {}}, UNREADABLE),
+        ({"tasks": [], "inputs": 1}, NO_MAP),
+        ({"tasks": [simple("x"), simple("x")], "inputs": {}}, DUPLICATE + "x"),
+        ({"tasks": [simple("after")], "inputs": {}}, DUPLICATE + "after"),
         (
-            {"tasks": [simple("x"), simple("x")], "inputs": {}},
-            ("tasks", "inputs"),
-            "No dynamic tasks could be created for the Workflow: flow, Dynamic Fork Task: d attempted to create "
-            "a duplicate task reference name: x",
+            {"forkTaskWorkflow": "c", "forkTaskWorkflowVersion": "x", "forkTaskInputs": [1]},
+            "forkTaskWorkflowVersion is no number: x",
         ),
-        (
-            {"tasks": [simple("after")], "inputs": {}},
-            ("tasks", "inputs"),
-            "No dynamic tasks could be created for the Workflow: flow",
-        ),
-        ({"forkTaskWorkflow": "c", "forkTaskWorkflowVersion": "x", "forkTaskInputs": [1]}, ("", ""), "forkTaskWorkflowV"),
     ],
-)  # fmt: skip
-def test_a_dynamic_fork_that_cannot_run(inputs: dict[str, Any], params: tuple[str, str], reason: str) -> None:
-    world = World(
-        dynamic(inputs, dynamicForkTasksParam=params[0], dynamicForkTasksInputParamName=params[1])
-    )
+)
+def test_a_dynamic_fork_that_cannot_run(inputs: dict[str, Any], reason: str) -> None:
+    params = {"dynamicForkTasksParam": "tasks", "dynamicForkTasksInputParamName": "inputs"}
+    world = World(dynamic(inputs, **params))
     workflow = world.start("flow")
     assert world.shown(workflow) == ["d:FAILED_WITH_TERMINAL_ERROR"]
     assert (world.row(workflow, "d").reason or "").startswith(reason)

@@ -14,7 +14,9 @@ from .harness import World, flow, inline, loop, simple, task
 
 
 def test_turns_and_their_outputs() -> None:
-    world = World(flow(loop("l", [simple("a", {"n": "${l.output.iteration}"}), simple("b")], 2), simple("after")))
+    world = World(
+        flow(loop("l", [simple("a", {"n": "${l.output.iteration}"}), simple("b")], 2), simple("after"))
+    )
     workflow = world.start("flow")
     for turn in (1, 2):
         assert world.row(workflow, f"a__{turn}").input.value == {"n": turn}
@@ -53,7 +55,9 @@ def test_the_newest_turn_is_what_the_base_name_means() -> None:
 )
 @pytest.mark.parametrize("partial", [False, True])
 def test_conditions(condition: str, turns: int, partial: bool) -> None:
-    world = World(flow(loop("l", [simple("a")], loopCondition=condition, inputParameters={"most": 2})), partial=partial)
+    world = World(
+        flow(loop("l", [simple("a")], loopCondition=condition, inputParameters={"most": 2})), partial=partial
+    )
     workflow = world.start("flow")
     for turn in range(1, turns + 1):
         world.result(workflow, f"a__{turn}", {"n": turn})
@@ -82,7 +86,9 @@ def test_a_condition_that_cannot_be_evaluated_fails_the_loop() -> None:
     world = World(flow(loop("l", [inline("a", "1")], loopCondition="nonsense(")))
     workflow = world.start("flow")
     assert world.row(workflow, "l").status == TaskStatus.FAILED_WITH_TERMINAL_ERROR
-    assert (world.row(workflow, "l").reason or "").startswith("Unable to evaluate condition nonsense(, exception")
+    assert (world.row(workflow, "l").reason or "").startswith(
+        "Unable to evaluate condition nonsense(, exception"
+    )
     assert world.status(workflow) == "FAILED"
 
 
@@ -109,7 +115,9 @@ def test_an_empty_list_completes_without_a_turn(items: Any) -> None:
 
 
 def test_a_list_stops_where_its_condition_says_so() -> None:
-    world = World(flow(loop("l", [simple("a")], items="${workflow.input.items}", loopCondition="$.loopItem < 2")))
+    world = World(
+        flow(loop("l", [simple("a")], items="${workflow.input.items}", loopCondition="$.loopItem < 2"))
+    )
     workflow = world.start("flow", {"items": [1, 2, 3]})
     world.result(workflow, "a__1")
     world.result(workflow, "a__2")
@@ -138,7 +146,9 @@ def test_keep_last_n_must_be_a_number(keep: Any) -> None:
 
 
 def test_nested_loops_count_for_themselves() -> None:
-    inner = loop("inner", [simple("a", {"o": "${outer.output.iteration}", "i": "${inner.output.iteration}"})], 2)
+    inner = loop(
+        "inner", [simple("a", {"o": "${outer.output.iteration}", "i": "${inner.output.iteration}"})], 2
+    )
     world = World(flow(loop("outer", [inner], 2)))
     workflow = world.start("flow")
     for outer in (1, 2):
@@ -163,7 +173,9 @@ def test_a_failed_body_ends_the_workflow_a_permissive_one_the_loop() -> None:
 
 
 def test_many_turns_of_instant_bodies_need_no_depth() -> None:
-    world = World(flow(loop("l", [inline("a", "$.n - 1", {"n": "${l.output.iteration}"})], 500), simple("after")))
+    world = World(
+        flow(loop("l", [inline("a", "$.n - 1", {"n": "${l.output.iteration}"})], 500), simple("after"))
+    )
     workflow = world.start("flow")
     assert world.output(workflow, "l")["500"] == {"a": {"result": 499}}
     assert world.most_rows <= 510

@@ -44,7 +44,11 @@ def test_scripts(tasks: dict[str, Any], output: Any, slow: bool) -> None:
     [
         (inline("i", "nonsense("), TERMINAL, None),
         (inline("i", "  "), TERMINAL, "Empty 'expression' in Inline task's input parameters."),
-        (inline("i", "1", {"evaluatorType": "abacus"}), TERMINAL, "Unknown evaluator 'abacus' in INLINE task."),
+        (
+            inline("i", "1", {"evaluatorType": "abacus"}),
+            TERMINAL,
+            "Unknown evaluator 'abacus' in INLINE task.",
+        ),
         (task("INLINE", "i", {"expression": 5}), TERMINAL, "'expression' must be a text, not int"),
         (task("LAMBDA", "i", {"scriptExpression": "nonsense("}), "FAILED", None),
         (task("LAMBDA", "i", {}), "FAILED", "Empty 'scriptExpression' in Lambda task's input parameters."),
@@ -142,7 +146,9 @@ def test_dynamic_without_a_name_fails(name: Any) -> None:
 )
 def test_terminate_ends_everything(status: str, given: Any, output: Any) -> None:
     ending = task("TERMINATE", "t", {"terminationStatus": status, "workflowOutput": given})
-    world = World(flow(fork("f", [simple("a")], [ending, simple("never")]), join("j", "a"), outputParameters={"no": 1}))
+    world = World(
+        flow(fork("f", [simple("a")], [ending, simple("never")]), join("j", "a"), outputParameters={"no": 1})
+    )
     workflow = world.start("flow")
     assert world.shown(workflow) == ["f:COMPLETED", "a:CANCELED", "t:COMPLETED", "j:CANCELED"]
     assert (world.status(workflow), world.output(workflow)) == (status, output)

@@ -18,12 +18,17 @@ COMPLETED = TaskStatus.COMPLETED
 
 def signal(world: World, workflow: str, reference: str | None, output: Any = None, **more: Any) -> Any:
     event = Signal(
-        now_ms=world.now_ms, reference=reference, output=Json.of(output or {}), **{"status": COMPLETED, **more}
+        now_ms=world.now_ms,
+        reference=reference,
+        output=Json.of(output or {}),
+        **{"status": COMPLETED, **more},
     )
     return world.happen(workflow, event)[0]
 
 
-@pytest.mark.parametrize("inputs", [{"duration": "90 seconds"}, {"duration": "1m 30s"}, {"until": "2023-11-14 22:14:50 GMT"}])
+@pytest.mark.parametrize(
+    "inputs", [{"duration": "90 seconds"}, {"duration": "1m 30s"}, {"until": "2023-11-14 22:14:50 GMT"}]
+)
 def test_a_wait_ends_to_the_second(inputs: dict[str, str]) -> None:
     world = World(flow(task("WAIT", "w", inputs), simple("after")))
     workflow = world.start("flow")
@@ -75,7 +80,9 @@ def test_a_signal_can_fail_what_waits_or_add_to_its_output() -> None:
 
 
 def test_an_early_signal_waits_for_its_task() -> None:
-    world = World(flow(simple("a"), task("WAIT", "w", {"duration": "1h"}), task("HUMAN", "h"), simple("after")))
+    world = World(
+        flow(simple("a"), task("WAIT", "w", {"duration": "1h"}), task("HUMAN", "h"), simple("after"))
+    )
     workflow = world.start("flow")
     assert signal(world, workflow, "h", {"who": "h"}).verdict == Verdict.PARKED
     assert signal(world, workflow, "w", {"who": "w"}).verdict == Verdict.PARKED

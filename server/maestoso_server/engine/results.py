@@ -195,6 +195,7 @@ def apply_due(turn: Turn, event: Due) -> Outcome | None:
         return APPLIED
     verdict = judge_row(turn, node, row, event.queue)
     if verdict.reason is not None:
+        turn.deadlines[event.seq] = 0
         _time_out(turn, node, turn.edit(row), verdict.reason, ends=verdict.ends)
         return APPLIED
     dues = [moment for moment in (due, verdict.next_ms) if moment]
