@@ -153,9 +153,7 @@ class Load:
         """Its next line, a JSON object."""
         assert self.process.stdout is not None
         loop = asyncio.get_running_loop()
-        text = await asyncio.wait_for(
-            loop.run_in_executor(None, self.process.stdout.readline), timeout_s
-        )
+        text = await asyncio.wait_for(loop.run_in_executor(None, self.process.stdout.readline), timeout_s)
         if not text:
             raise RuntimeError(f"the load ended with {self.process.wait()} and said nothing")
         answer: dict[str, Any] = json.loads(text)
@@ -195,4 +193,3 @@ def _with_database(url: str, database: str) -> str:
     scheme, _, rest = head.partition("://")
     host, _, _ = rest.partition("/")
     return f"{scheme}://{host}/{database}{question}{query}"
-

@@ -220,6 +220,8 @@ class WorkflowService(WorkflowServiceServicer):
         )
         header = await self._header(namespace_of(request), request.workflow_id)
         outcome = await self._command(header, event)
+        if outcome.verdict is Verdict.STALE:
+            raise _wrong_state(header, outcome)
         return wire.SignalWorkflowResponse(outcome=convert.signal_outcome(outcome))
 
     # -- shared ------------------------------------------------------------------------------
@@ -234,12 +236,17 @@ class WorkflowService(WorkflowServiceServicer):
         return header
 
     async def _command(self, header: Header, event: Event) -> Outcome:
-        """Let an operator's command happen. Raises FailedPrecondition where the state forbids it."""
+        """Let an operator's command happen; one that finds it done is STALE. Raises FailedPrecondition
+        where the state forbids it."""
         outcome = await self._executor.apply(header.id, event)
         if outcome.verdict is Verdict.REFUSED:
-            raise FailedPrecondition(Reason.WRONG_STATE, f"workflow {header.id}: {outcome.reason}")
+            raise _wrong_state(header, outcome)
         return outcome
 
     def _now(self) -> _Now:
         """What every event carries."""
         return {"now_ms": self._clock.now_ms(), "seed": self._executor.seed()}
+
+
+def _wrong_state(header: Header, outcome: Outcome) -> FailedPrecondition:
+    return FailedPrecondition(Reason.WRONG_STATE, f"workflow {header.id}: {outcome.reason}")

@@ -77,6 +77,10 @@ def saved_start(n: int, header: Header, metadata_revision: int | None) -> tuple[
     )
 
 
+def saved_key(header: Header, metadata_revision: int | None) -> tuple[Any, ...]:
+    return header.namespace, header.idempotency_key, header.id, header.created_ms, metadata_revision
+
+
 def saved_header(n: int, header: Header) -> tuple[Any, ...]:
     return (
         n,
@@ -172,7 +176,7 @@ def saved_change(n: int, row: TaskRow) -> tuple[Any, ...]:
 
 
 def saved_birth(
-    n: int, namespace: str, birth: QueueBirth, session_id: str | None, place: int, now_ms: int
+    n: int, namespace: str, birth: QueueBirth, session_id: str | None, place: int
 ) -> tuple[Any, ...]:
     return (
         n,
@@ -189,17 +193,8 @@ def saved_birth(
         birth.total_due_ms,
         birth.redeliver_on_loss,
         session_id,
-        delivery_deadline_ms(birth, now_ms),
         place,
     )
-
-
-def delivery_deadline_ms(birth: QueueBirth, handed_out_ms: int) -> int | None:
-    """When the first of a delivery's clocks runs out; None where it has none."""
-    ends = [handed_out_ms + s * 1000 for s in (birth.response_s, birth.timeout_s) if s]
-    if birth.total_due_ms:
-        ends.append(birth.total_due_ms)
-    return min(ends, default=None)
 
 
 HEADER_COLUMNS = (
