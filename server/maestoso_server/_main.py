@@ -26,10 +26,17 @@ from .config import OPTIONS, Config, ConfigError, parse, parser
 
 log = logging.getLogger("maestoso.main")
 
+# Read when grpc is imported, later: our processes are started by exec, and no fork is ever used.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 WATCH_S = 0.5
 """How often the embedded Postgres is looked at."""
 
 Arguments = Sequence[str]
+
+
+class ServerFailed(RuntimeError):
+    """The server cannot go on by itself."""
 
 
 def main(argv: Arguments | None = None) -> int:
@@ -120,7 +127,7 @@ def _run(config: Config, companion: Companion | None = None) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_main(config, companion))
         return 0
-    except* (SchemaError, Unavailable, StartFailed, EmbeddedError, OSError) as failures:
+    except* (SchemaError, Unavailable, StartFailed, ServerFailed, EmbeddedError, OSError) as failures:
         return_status = _refuse(_innermost(failures), 1)
     return return_status
 
@@ -150,7 +157,8 @@ async def _run_server(config: Config, stopping: asyncio.Event) -> None:
         if await first_of(started, stopping):
             await starting
             print(ready_line(server.grpc_address, server.http_address), flush=True)
-            await stopping.wait()
+            if await first_of(server.failed, stopping):
+                raise ServerFailed("a part of the server has failed: see its log")
             log.info("stopping")
         else:
             starting.cancel()
