@@ -52,6 +52,7 @@ def set_up_logging(level: str, style: str) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("maestoso").setLevel(level.upper())
     logging.getLogger("maestoso_server").setLevel(level.upper())
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)  # an outage is told once, by us
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
