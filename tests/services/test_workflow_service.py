@@ -9,15 +9,15 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from maestoso.error.v1 import error_pb2
 from maestoso.task.v1 import task_pb2
 from maestoso.workflow.v1 import workflow_pb2
 from maestoso.workflow.v1 import workflow_service_pb2 as wire
-from services_kit import DEADLINE_S, Served, refused, serve
-
 from maestoso_server.config import Config
 from maestoso_server.engine.events import Result
 from maestoso_server.engine.state import TaskStatus
+from services_kit import DEADLINE_S, Served, refused, serve
 
 UNKNOWN = "0198c5f2-7a30-7c4e-8d21-3f6f0c9a1b2d"
 RUNNING = workflow_pb2.WORKFLOW_STATUS_RUNNING
@@ -252,9 +252,7 @@ async def test_tasks_come_by_pages(served: Served) -> None:
         ("not-an-id", grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
-async def test_a_workflow_is_found_by_its_id(
-    served: Served, workflow_id: str, code: grpc.StatusCode
-) -> None:
+async def test_a_workflow_is_found_by_its_id(served: Served, workflow_id: str, code: grpc.StatusCode) -> None:
     found, _ = await refused(served.get(workflow_id))
 
     assert found is code
@@ -530,9 +528,7 @@ async def test_an_early_signal_is_kept_for_its_task(served: Served) -> None:
     workflow_id = await served.start("later")
 
     response = await signal(served, workflow_id, reference="answer")
-    await served.happen(
-        workflow_id, Result(now_ms=served.clock.now_ms(), seq=1, status=TaskStatus.COMPLETED)
-    )
+    await served.happen(workflow_id, Result(now_ms=served.clock.now_ms(), seq=1, status=TaskStatus.COMPLETED))
 
     assert response.outcome == wire.SIGNAL_OUTCOME_KEPT
     assert (await served.get(workflow_id)).status == COMPLETED
@@ -542,6 +538,24 @@ async def test_a_signal_to_an_ended_workflow_is_refused(served: Served) -> None:
     await served.register(NOTHING)
 
     code, _ = await refused(signal(served, await served.start("nothing"), reference="done"))
+
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_repeated_signal_is_refused_once_its_task_has_ended(served: Served) -> None:
+    await served.register(definition("two", node("HUMAN", "answer"), node("HUMAN", "again")))
+    workflow_id = await served.start("two")
+    await signal(served, workflow_id, reference="answer")
+
+    code, _ = await refused(signal(served, workflow_id, reference="answer"))
+
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_signal_to_a_task_that_the_definition_lacks_is_refused(served: Served) -> None:
+    await served.register(ASK)
+
+    code, _ = await refused(signal(served, await served.start("ask"), reference="absent"))
 
     assert code is grpc.StatusCode.FAILED_PRECONDITION
 

@@ -25,7 +25,6 @@ from .events import (
 )
 from .state import Header, TaskStatus, WorkflowStatus
 
-
 ABSENT = Raw()
 """A payload that is not there: a member that is text cannot also be null."""
 

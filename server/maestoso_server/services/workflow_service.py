@@ -22,6 +22,7 @@ from ..store.database import Database
 from . import convert, limits
 from .actions import namespace_of
 from .documents import Judge
+from .interceptors import as_refusal
 from .limits import Limits
 from .security import caller
 from .watches import Watches
@@ -85,7 +86,7 @@ class WorkflowService(WorkflowServiceServicer):
                 outcomes.append(StartOutcome(error=refusal))
         answers = iter(await self._starter.start(accepted) if accepted else ())
         return wire.StartWorkflowsResponse(
-            outcomes=[convert.start_outcome(outcome or next(answers)) for outcome in outcomes]
+            outcomes=[_start_outcome(outcome or next(answers)) for outcome in outcomes]
         )
 
     async def _start_request(
@@ -220,6 +221,8 @@ class WorkflowService(WorkflowServiceServicer):
         )
         header = await self._header(namespace_of(request), request.workflow_id)
         outcome = await self._command(header, event)
+        if outcome.verdict is Verdict.STALE:
+            raise _wrong_state(header, outcome)
         return wire.SignalWorkflowResponse(outcome=convert.signal_outcome(outcome))
 
     # -- shared ------------------------------------------------------------------------------
@@ -234,12 +237,22 @@ class WorkflowService(WorkflowServiceServicer):
         return header
 
     async def _command(self, header: Header, event: Event) -> Outcome:
-        """Let an operator's command happen. Raises FailedPrecondition where the state forbids it."""
+        """Let an operator's command happen; one that finds it done is STALE. Raises FailedPrecondition
+        where the state forbids it."""
         outcome = await self._executor.apply(header.id, event)
         if outcome.verdict is Verdict.REFUSED:
-            raise FailedPrecondition(Reason.WRONG_STATE, f"workflow {header.id}: {outcome.reason}")
+            raise _wrong_state(header, outcome)
         return outcome
 
     def _now(self) -> _Now:
         """What every event carries."""
         return {"now_ms": self._clock.now_ms(), "seed": self._executor.seed()}
+
+
+def _start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:
+    refused = None if outcome.error is None else as_refusal(outcome.error, "StartWorkflows")
+    return convert.start_outcome(outcome, refused)
+
+
+def _wrong_state(header: Header, outcome: Outcome) -> FailedPrecondition:
+    return FailedPrecondition(Reason.WRONG_STATE, f"workflow {header.id}: {outcome.reason}")

@@ -38,7 +38,7 @@ def prepare_run(
                 retriable=True,
             )
         text = _text(body, "scriptExpression")
-        what = ("javascript", f"(function(){{\n{text}\n}})()", inputs)
+        what = ("javascript-function", text, inputs)
     return what, script(turn, row, *what)
 
 
