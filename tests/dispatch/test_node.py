@@ -3,67 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
-from ownership_kit import Outage, World, eventually, running
-
-from maestoso_server.dispatch.node import DEGRADED_AFTER_MS, Identity, Node
+from maestoso_server.dispatch.node import DEGRADED_AFTER_MS
 from maestoso_server.ids import session_id
 from maestoso_server.store import nodes, queue
-from maestoso_server.store.database import Database, Unavailable
-from maestoso_server.store.nodes import BEAT_MS, LEASE_MS, NodeRow, Pulse
-
-
-@dataclass
-class Told:
-    """Takes down what a node has others do."""
-
-    pulses: list[Pulse] = field(default_factory=list)
-    epochs: list[int] = field(default_factory=list)
-    degraded: list[bool] = field(default_factory=list)
-    addresses: list[list[str]] = field(default_factory=list)
-    refuse: int = 0
-    """So many times a new epoch finds the database gone."""
-
-    def queues_with_room(self) -> Collection[tuple[str, str]]:
-        return {("default", "pay")}
-
-    def on_pulse(self, pulse: Pulse) -> None:
-        self.pulses.append(pulse)
-
-    async def on_new_epoch(self, epoch: int) -> None:
-        self.epochs.append(epoch)
-        if self.refuse:
-            self.refuse -= 1
-            raise Unavailable("not now")
-
-    def on_degraded(self, degraded: bool) -> None:
-        self.degraded.append(degraded)
-
-    def on_nodes(self, addresses: Sequence[str]) -> None:
-        self.addresses.append(list(addresses))
-
-
-@asynccontextmanager
-async def make_node(world: World, name: str = "a", faults: Outage | None = None) -> AsyncIterator[tuple[Node, Told]]:
-    database = await Database.open(world.url, clock=world.clock, max_size=3, faults=faults)
-    told = Told()
-    node = Node(
-        database=database,
-        clock=world.clock,
-        identity=Identity(node_id=name, grpc_address=f"{name}:1", http_address=f"{name}:2", version="test"),
-        duties=told,
-    )
-    try:
-        await node.start()
-        yield node, told
-    finally:
-        if faults:
-            faults.down = False
-        await node.stop()
-        await database.close()
+from maestoso_server.store.nodes import BEAT_MS, LEASE_MS, NodeRow
+from node_kit import lease_passes, make_node
+from ownership_kit import Outage, World, eventually, running
 
 
 async def row_of(world: World, epoch: int) -> NodeRow | None:
@@ -150,7 +96,9 @@ async def test_an_unknown_outcome_waits_for_the_statement_in_flight(world: World
         old = node.epoch
         row = await world.row()
         async with world.other.transaction():
-            await queue.take(world.other, epoch=old, namespace="default", queue="pay", sessions=[session_id()])
+            await queue.take(
+                world.other, epoch=old, namespace="default", queue="pay", sessions=[session_id()]
+            )
             node.outcome_unknown()
             renewing = asyncio.create_task(node.run_once())
 
@@ -197,10 +145,7 @@ async def test_resumes_again_where_the_database_went_away_meanwhile(world: World
 
 async def test_sees_a_death_at_once_by_the_lock(world: World) -> None:
     async with make_node(world, "a") as (node, told), make_node(world, "b") as (dying, _):
-        for _ in range(LEASE_MS // BEAT_MS):
-            world.clock.advance(BEAT_MS)
-            await node.run_once()
-            await dying.run_once()
+        await lease_passes(world, node, dying)
         assert told.pulses[-1].dead == []
         dying._life.cut()
 
@@ -232,10 +177,7 @@ async def test_a_living_node_whose_connection_broke_proves_its_life_anew(world: 
     async with make_node(world, "a") as (node, told), make_node(world, "b") as (other, _):
         other._life.cut()
         await other.run_once()
-        for _ in range(LEASE_MS // BEAT_MS):
-            world.clock.advance(BEAT_MS)
-            await node.run_once()
-            await other.run_once()
+        await lease_passes(world, node, other)
         assert node.trusts_locks(world.now_ms)
         assert told.pulses[-1].dead == []
 
@@ -248,9 +190,7 @@ async def test_after_an_outage_nothing_expires_for_one_lease(world: World) -> No
         world.clock.advance(LEASE_MS)
         await node.run_once()
         assert not node.may_expire(world.now_ms), "a start proves nothing"
-        for _ in range(LEASE_MS // BEAT_MS):
-            world.clock.advance(BEAT_MS)
-            await node.run_once()
+        await lease_passes(world, node)
         assert node.may_expire(world.now_ms)
         outage.down = True
         world.clock.advance(LEASE_MS)
@@ -258,9 +198,7 @@ async def test_after_an_outage_nothing_expires_for_one_lease(world: World) -> No
         outage.down = False
         assert await node.run_once()
         assert not node.may_expire(world.now_ms)
-        for _ in range(LEASE_MS // BEAT_MS):
-            world.clock.advance(BEAT_MS)
-            await node.run_once()
+        await lease_passes(world, node)
         assert node.may_expire(world.now_ms)
         assert len(told.pulses) > 8
 
