@@ -27,7 +27,7 @@ from maestoso_server.executor import Executor, Nowhere, Starter
 from maestoso_server.executor.answers import Answers
 from maestoso_server.executor.plans import Plans
 from maestoso_server.scripting.pool import Evaluators
-from maestoso_server.services import registration
+from maestoso_server.services import registration, security
 from maestoso_server.services.admin_service import AdminService
 from maestoso_server.services.audit import Audit
 from maestoso_server.services.documents import Judge
@@ -36,11 +36,11 @@ from maestoso_server.services.limits import Limits
 from maestoso_server.services.metadata_service import MetadataService
 from maestoso_server.services.namespaces import Namespaces
 from maestoso_server.services.refusals import ERROR_TRAILER
-from maestoso_server.services.security import Anonymous, Grants
+from maestoso_server.services.security import Authenticator, Grants
 from maestoso_server.services.watches import Watches
 from maestoso_server.services.workflow_service import WorkflowService
 from maestoso_server.store import nodes
-from maestoso_server.store.database import Database
+from maestoso_server.store.database import Database, Faults
 from maestoso_server.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ DEADLINE_S = 10
 class Served:
     """The services, and what a test needs behind their back."""
 
+    port: int
     channel: grpc.aio.Channel
     database: Database
     clock: ManualClock
@@ -104,10 +105,16 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(database_url: str) -> AsyncIterator[Served]:
-    config, clock = Config(), ManualClock()
+async def serve(
+    database_url: str,
+    *,
+    config: Config | None = None,
+    authenticator: Authenticator | None = None,
+    faults: Faults | None = None,
+) -> AsyncIterator[Served]:
+    config, clock = config or Config(), ManualClock()
     async with AsyncExitStack() as stack:
-        database = await Database.open(database_url, clock=clock)
+        database = await Database.open(database_url, clock=clock, faults=faults)
         stack.push_async_callback(database.close)
         evaluators = Evaluators(processes=1)
         stack.push_async_callback(evaluators.stop)
@@ -126,7 +133,7 @@ async def serve(database_url: str) -> AsyncIterator[Served]:
         judge = Judge(database=database, evaluators=evaluators)
         limits = Limits.of(config)
         gate = Gate(
-            authenticator=Anonymous(),
+            authenticator=authenticator or security.authenticator(config),
             authorizer=Grants(),
             namespaces=Namespaces(database),
             audit=Audit(database=database, clock=clock),
@@ -153,12 +160,17 @@ async def serve(database_url: str) -> AsyncIterator[Served]:
             task=TaskServiceServicer(),  # type: ignore[abstract]
             admin=AdminService(database=database, clock=clock),
         )
-        port = server.add_insecure_port("127.0.0.1:0")
+        credentials = security.server_credentials(config)
+        port = (
+            server.add_secure_port("localhost:0", credentials)
+            if credentials
+            else server.add_insecure_port("127.0.0.1:0")
+        )
         await server.start()
         await health.set(serving=True)
         stack.push_async_callback(server.stop, None)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
-        yield Served(channel, database, clock, executor, watches, epoch)
+        yield Served(port, channel, database, clock, executor, watches, epoch)
 
 
 async def node(database: Database, clock: ManualClock, name: str = "node-1") -> int:

@@ -8,7 +8,6 @@ decisions. Both must never change what becomes of a workflow.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections import deque
 from collections.abc import Sequence
@@ -78,6 +77,8 @@ class World:
         self.now_ms = START_MS
         self.live_queues: set[str] = set()
         self.decisions = 0
+        self.ends: list[str] = []
+        """Workflow ids, one for each decision that ended one."""
         self.needs_asked: list[needs.Need] = []
         self.most_rows = 0
         self._ids = 0
@@ -226,7 +227,7 @@ class World:
     def _decide(self, workflow_id: str, events: Sequence[Event]) -> list[Outcome]:
         stored = self.workflows[workflow_id]
         view = self._view(stored, events)
-        before = copy.deepcopy(view.header), {seq: copy.deepcopy(row) for seq, row in stored.rows.items()}
+        before = view.header.copy(), {seq: row.copy() for seq, row in stored.rows.items()}
         asking = decide(self.plans[stored.header.snapshot_id], view, events, rows_max=self.rows_max)
         answers: list[Any] | None = None
         while True:
@@ -256,6 +257,8 @@ class World:
 
     def _write(self, stored: Stored, view: View, decision: Decision, events: Sequence[Event]) -> None:
         self.decisions += 1
+        if decision.ended:
+            self.ends.append(stored.header.id)
         rows = len(decision.inserted) + len(decision.updated)
         self.most_rows = max(self.most_rows, rows)
         if not decision.changed:
@@ -284,7 +287,7 @@ class World:
         stored.fragments.update(decision.fragments)
         for number in decision.consumed:
             del stored.parked[number]
-        stored.header = copy.deepcopy(decision.header)
+        stored.header = decision.header.copy()
         if stored.view is not None:
             stored.view.apply(decision)
         for message in decision.messages:
@@ -301,10 +304,13 @@ class World:
         for birth in decision.births:
             assert birth.seq not in stored.queue
             stored.queue[birth.seq] = birth.due_ms
+        ended: set[int] = set()
         for event, outcome in zip(events, decision.outcomes, strict=True):
             told = isinstance(event, Result | DeliveryDue | WorkerLost) and event.delivery is not None
             if told and outcome.verdict == Verdict.APPLIED and event.seq not in decision.asleep:
-                del stored.queue[event.seq]
+                ended.add(event.seq)
+        for seq in ended:
+            del stored.queue[seq]
         for seq in decision.released:
             del stored.queue[seq]
         stored.queue.update(decision.asleep)
@@ -318,8 +324,26 @@ class World:
         for seq, due_ms in stored.deadlines.items():
             if seq and seq in stored.rows:
                 assert not stored.rows[seq].status.terminal, f"row {seq} has ended and a deadline at {due_ms}"
+        if stored.header.status == WorkflowStatus.RUNNING and not continues(stored.header):
+            for row in is_open:
+                self._check_counters(row, rows)
         if stored.header.status.terminal and not continues(stored.header):
             assert not is_open, "an ended workflow has open rows"
+
+    def _check_counters(self, container: TaskRow, rows: list[TaskRow]) -> None:
+        """A container's counters equal a recount."""
+        state = container.state or {}
+        if container.type == "JOIN":
+            done = {row.reference for row in rows if row.path == container.path and row.status.terminal}
+            still = {row.reference for row in rows if row.path == container.path and not row.status.terminal}
+            waited = [name for name in container.input.value["joinOn"] if name not in done - still]
+            assert state["waiting"] == len(waited), f"{container.reference} waits for {waited}: {state}"
+        elif container.type == "DO_WHILE" and not state.get("evaluating"):
+            path = (*container.path, state["turn"])
+            live = [
+                row for row in inside(rows, container.seq) if row.path == path and not row.status.terminal
+            ]
+            assert state["live"] == len(live), f"{container.reference} has {len(live)} chains: {state}"
 
     def late_script(self, workflow_id: str, seq: int, script: needs.Script) -> None:
         answer = evaluate(script)

@@ -127,7 +127,6 @@ def decide(plan: Plan, view: View, events: Sequence[Event], *, rows_max: int = R
     for event in events:
         turn.now_ms = event.now_ms
         turn.seed = event.seed
-        turn.guarded = 0
         handler = _HANDLERS[type(event)]
         outcome = handler(turn, event)
         while outcome is None:

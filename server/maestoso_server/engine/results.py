@@ -71,15 +71,15 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
         mine.started_ms = event.started_ms
     if event.reason is not None:
         mine.reason = reasons.short(event.reason)
+    if event.delivery is not None:
+        turn.guarded.add(event.seq)
     if event.status == _IN_PROGRESS:
         _put_back(turn, event, mine, node)
         return APPLIED
-    if event.delivery is not None:
-        turn.guarded = event.seq
-    if mine.state is not None or event.retry_after_s is not None:
-        _note(mine, event)
     mine.callback_after_s = 0
     turn.close(node, mine, event.status)
+    if mine.state is not None or event.retry_after_s is not None:
+        _note(mine, event)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
 
@@ -139,7 +139,7 @@ def apply_worker_lost(turn: Turn, event: WorkerLost) -> Outcome | None:
     if not isinstance(found, tuple):
         return found
     row, node = found
-    turn.guarded = event.seq
+    turn.guarded.add(event.seq)
     mine = turn.edit(row)
     mine.worker_id = event.worker_id or mine.worker_id
     mine.started_ms = event.started_ms or mine.started_ms
@@ -168,7 +168,7 @@ def apply_delivery_due(turn: Turn, event: DeliveryDue) -> Outcome | None:
     )
     if verdict.reason is None:
         return stale("its clock has not run out")
-    turn.guarded = event.seq
+    turn.guarded.add(event.seq)
     mine = turn.edit(row)
     mine.worker_id = event.worker_id or mine.worker_id
     mine.started_ms = event.started_ms

@@ -84,7 +84,8 @@ def _reach(turn: Turn, found: _Settling) -> None:
         if joining is not None:
             found.joins.append(joining)
     leaving = _leaving(node, row)
-    if node.loops and (leaving.successor is None or not _successful(row)):
+    passed = row.state is not None and row.state.get("passed")
+    if node.loops and (passed or leaving.successor is None or not _successful(row)):
         found.loop = turn.newest(node.loops[-1], row.path[:-1])
     scope = row.scope
     for _ in range(leaving.climb):
@@ -105,7 +106,7 @@ def _leaving(node: Node, row: TaskRow) -> Node:
 def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
     if found is None:
         return
-    row = found.row
+    row, node = found.row, found.node
     if found.verdict == _AGAIN:
         turn.first((AGAIN, row.seq, True))
         return
@@ -119,6 +120,8 @@ def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
         count(turn, joining, row)
     if not passed:
         _move_on(turn, found)
+    elif node.loops:
+        end_chain(turn, found.loop)
 
 
 def _end(turn: Turn, found: _Settling) -> None:
@@ -138,7 +141,7 @@ def _tolerate(turn: Turn, found: _Settling) -> None:
         found.row = turn.edit(found.row)
         return
     turn.header.permissive_failed += 1
-    turn.changed = True
+    turn.set_state(turn.edit(found.row), passed=True)
     if found.loop is not None:
         loop = turn.edit(found.loop)
         turn.set_state(loop, failed_permissive=(loop.state or {}).get("failed_permissive", 0) + 1)

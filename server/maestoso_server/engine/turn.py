@@ -97,8 +97,8 @@ class Turn:
         self.new_scopes: dict[tuple[int, Path], list[int]] = {}
         self.births: dict[int, QueueBirth] = {}
         self.released: dict[int, None] = {}
-        self.guarded = 0
-        """The row whose queue row the save of this event ends by its guard."""
+        self.guarded: set[int] = set()
+        """Rows whose queue rows the save ends by its guards: their events name deliveries."""
         self.asleep: dict[int, int] = {}
         self.deadlines: dict[int, int] = {}
         self.messages: list[Message] = []
@@ -127,15 +127,13 @@ class Turn:
         return found
 
     def row(self, seq: int) -> TaskRow | None:
-        """The row with this seq, of any generation."""
+        """The row with this seq. A whole view knows those of the current generation only."""
         row = self.rows.get(seq)
         if row is None:
             row = self.view.tasks.get(seq)
             if row is None:
-                if self.view.whole and seq >= self.header.next_seq:
-                    return None
                 need = Row(seq)
-                if need not in self.answers:
+                if not self.view.whole and need not in self.answers:
                     self.wanted.append(need)
         return row
 
@@ -319,7 +317,7 @@ class Turn:
         seq = row.seq
         if row.queued:
             row.queued = False
-            if seq != self.guarded and self.births.pop(seq, None) is None:
+            if seq not in self.guarded and self.births.pop(seq, None) is None:
                 self.released[seq] = None
             self.asleep.pop(seq, None)
         if node.policy.row_clock or (row.state is not None and "due" in row.state):

@@ -168,13 +168,11 @@ def started(outcome: StartOutcome) -> workflow_pb2.Started:
     return workflow_pb2.Started(workflow_id=outcome.workflow_id, existing=outcome.existing)
 
 
-def start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:
-    """One start of many. Raises what is no refusal of this one start alone."""
-    if outcome.error is None:
-        return workflow_pb2.StartOutcome(started=started(outcome))
-    if isinstance(outcome.error, MaestosoError):
-        return workflow_pb2.StartOutcome(error=refusal(outcome.error))
-    raise outcome.error
+def start_outcome(outcome: StartOutcome, refused: MaestosoError | None) -> workflow_pb2.StartOutcome:
+    """One start of many, `refused` where it was not accepted."""
+    if refused is not None:
+        return workflow_pb2.StartOutcome(error=refusal(refused))
+    return workflow_pb2.StartOutcome(started=started(outcome))
 
 
 def workflow(header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = ()) -> workflow_pb2.Workflow:

@@ -22,6 +22,7 @@ from ..store.database import Database
 from . import convert, limits
 from .actions import namespace_of
 from .documents import Judge
+from .interceptors import as_refusal
 from .limits import Limits
 from .security import caller
 from .watches import Watches
@@ -85,7 +86,7 @@ class WorkflowService(WorkflowServiceServicer):
                 outcomes.append(StartOutcome(error=refusal))
         answers = iter(await self._starter.start(accepted) if accepted else ())
         return wire.StartWorkflowsResponse(
-            outcomes=[convert.start_outcome(outcome or next(answers)) for outcome in outcomes]
+            outcomes=[_start_outcome(outcome or next(answers)) for outcome in outcomes]
         )
 
     async def _start_request(
@@ -246,6 +247,11 @@ class WorkflowService(WorkflowServiceServicer):
     def _now(self) -> _Now:
         """What every event carries."""
         return {"now_ms": self._clock.now_ms(), "seed": self._executor.seed()}
+
+
+def _start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:
+    refused = None if outcome.error is None else as_refusal(outcome.error, "StartWorkflows")
+    return convert.start_outcome(outcome, refused)
 
 
 def _wrong_state(header: Header, outcome: Outcome) -> FailedPrecondition:

@@ -189,6 +189,8 @@ def _next(turn: Turn, found: _Verdict) -> None:
     state = row.state or {}
     number = state["turn"] + 1
     row.state = {"turn": number, "live": 1, "keep": state.get("keep", 0)}
+    if state.get("passed"):
+        row.state["passed"] = True
     counters: dict[str, Any] = {"iteration": number}
     if found.listed:
         counters["loopIndex"] = number - 1
