@@ -177,7 +177,7 @@ class Ring:
     def ended(self, held_ms: int) -> None:
         """A task of this queue was held for so long: how many one session gets in a row follows."""
         self._held_ms += (held_ms - self._held_ms) / 16
-        self._stint = min(STINT_MAX, int(STINT_MS / max(self._held_ms, 1.0))) or 1
+        self._stint = min(STINT_MAX, round(STINT_MS / max(self._held_ms, 1.0))) or 1
 
     def has_room(self) -> bool:
         """Whether any session has room. Drops those met without."""
