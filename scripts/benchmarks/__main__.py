@@ -32,7 +32,9 @@ async def bench(name: str, seconds: float | None, database_url: str | None, runs
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("scenario", choices=SCENARIOS)
-    parser.add_argument("--seconds", type=float, help="length of each measured window; default: the scenario's")
+    parser.add_argument(
+        "--seconds", type=float, help="length of each measured window; default: the scenario's"
+    )
     parser.add_argument("--database-url", help="a Postgres to use instead of the embedded one")
     parser.add_argument("--runs", type=int, help="how many runs; default: the scenario's")
     chosen = parser.parse_args()

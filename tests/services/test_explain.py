@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from maestoso.admin.v1 import admin_pb2
 
+from maestoso.admin.v1 import admin_pb2
 from maestoso_server.engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
 from maestoso_server.services.explain import REFERENCES_MAX, Cause, Waiting, explain, summary
 from maestoso_server.store.lists import OpenTask

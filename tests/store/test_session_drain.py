@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ownership_kit import World
-
 from maestoso_server.store import nodes, sessions
 from maestoso_server.store.nodes import AskedDrain
+from ownership_kit import World
 
 
 async def drains(world: World, epoch: int) -> list[AskedDrain]:

@@ -167,10 +167,14 @@ class TestResume:
         session, other = await world.session(first), await world.session(first)
         assert await resume(world, second, session, [])
         late = await world.row(owner=first, session=session.session_id, delivery=1)
-        ids = [session.session_id, other.session_id]
-        assert await sessions.moved(world.conn, epoch=first, session_ids=ids) == {session.session_id}
-        assert await sessions.pass_on(world.conn, epoch=first, session_id=session.session_id) == {late}
-        assert await sessions.pass_on(world.conn, epoch=first, session_id=other.session_id) == set()
+        assert await sessions.serving(world.conn, epoch=first) == {other.session_id}
+        passed = [
+            await sessions.pass_on(world.conn, epoch=first, session_id=item.session_id, now_ms=world.now_ms)
+            for item in (session, other)
+        ]
+        assert passed == [{late}, set()]
+        (due,) = await deliveries.due_owned(world.conn, epoch=second, now_ms=world.now_ms)
+        assert (due.workflow_id, due.session_id, due.lost) == (late.workflow_id, session.session_id, False)
         assert (await world.queued(late))["owner_epoch"] == second
 
 

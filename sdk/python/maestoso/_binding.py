@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -83,12 +84,15 @@ def output(value: Any) -> bytes:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of the parameters alone: what is returned is judged when it is returned."""
     while isinstance(function, functools.partial):
         function = function.func
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         function = getattr(function, "__call__")  # noqa: B004, B009 - an object that is called
+    annotations = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    parameters = types.SimpleNamespace(__annotations__=annotations)
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(parameters, globalns=inspect.unwrap(function).__globals__)
     except NameError as error:
         raise TypeError(f"{_name(function)}: an annotation cannot be resolved: {error}") from None
 

@@ -120,7 +120,7 @@ def _parsed(parse: Callable[[Any], Any], wanted: str) -> Converter:
     def convert(value: Any, path: str) -> Any:
         try:
             return parse(value)
-        except (ValueError, TypeError, ArithmeticError):
+        except (ValueError, TypeError, ArithmeticError, AttributeError):
             raise InvalidInput(f"{path} is not a {wanted}: {str(value)[:100]!r}") from None
 
     return convert

@@ -168,6 +168,10 @@ class Dispatcher:
     def open_sessions(self) -> list[Session]:
         return [session for session in self._sessions.values() if not session.ended]
 
+    def open_session_ids(self) -> set[str]:
+        """Those whose stream is open here."""
+        return {session.session_id for session in self._sessions.values() if not session.ended}
+
     def open(self, session: Session) -> None:
         """A stream opened. An older one of the same session gives way."""
         older = self._sessions.get(session.session_id)
@@ -295,6 +299,29 @@ class Dispatcher:
             self._send(row, session)
         for namespace, queue in resumed.waiting:
             self._rows_wait(namespace, queue)
+
+    def knows(self, workflow_id: str, seq: int, delivery: int) -> bool:
+        """Whether this node remembers the delivery."""
+        known = self.deliveries.find(workflow_id, seq)
+        return known is not None and known.delivery == delivery
+
+    def can_adopt(self, session_id: str) -> bool:
+        """Whether the session's stream is open here and takes tasks."""
+        session = self._sessions.get(session_id)
+        return session is not None and not session.ended and session.room.open
+
+    def adopt(self, rows: Iterable[Taken]) -> None:
+        """Rows that the old node of a session has passed on after its resume. Its worker may hold them
+        or not, so they are sent under the same delivery, whatever the capacity, and never go back."""
+        for row in rows:
+            session = self._sessions.get(row.session_id or "")
+            if session is None or not self.can_adopt(session.session_id):
+                continue
+            if not self.knows(row.workflow_id, row.seq, row.delivery):
+                delivery = _of_row(row, session)
+                delivery.assignment = of_taken(row)
+                self.deliveries.add(delivery)
+                session.assign(delivery)
 
     # -- frames and time ---------------------------------------------------------------------------
 
@@ -773,23 +800,9 @@ class Dispatcher:
 
     def _send(self, row: Taken, session: Session | None) -> None:
         """Hand a row that is the session's to its stream; back to the queue where it takes nothing."""
-        known = self.deliveries.find(row.workflow_id, row.seq)
-        if known is not None and known.delivery == row.delivery:
+        if self.knows(row.workflow_id, row.seq, row.delivery):
             return  # a new epoch found it first
-        delivery = Delivery(
-            token=make_token(row.workflow_id, row.seq, row.delivery),
-            workflow_id=row.workflow_id,
-            seq=row.seq,
-            delivery=row.delivery,
-            namespace=row.namespace,
-            queue=row.queue,
-            task_type=row.task_type,
-            size=row.size,
-            limit=row.limit,
-            session_id=row.session_id or "",
-            worker_id=session.worker_id if session is not None else "",
-            due_ms=row.due_ms,
-        )
+        delivery = _of_row(row, session)
         self.deliveries.add(delivery)
         if session is None or not session.room.open:
             self._return(delivery, 0)
@@ -850,6 +863,23 @@ class Dispatcher:
         for delivery in deliveries:
             if delivery.state not in (State.REPORTED, State.OVER):
                 self._end(delivery, wire.CANCEL_REASON_SUPERSEDED)
+
+
+def _of_row(row: Taken, session: Session | None) -> Delivery:
+    return Delivery(
+        token=make_token(row.workflow_id, row.seq, row.delivery),
+        workflow_id=row.workflow_id,
+        seq=row.seq,
+        delivery=row.delivery,
+        namespace=row.namespace,
+        queue=row.queue,
+        task_type=row.task_type,
+        size=row.size,
+        limit=row.limit,
+        session_id=row.session_id or "",
+        worker_id=session.worker_id if session is not None else "",
+        due_ms=row.due_ms,
+    )
 
 
 def _nobody() -> None:

@@ -261,6 +261,10 @@ class Matching:
         ring = self._rings.get((namespace, queue))
         return sum(room.free for room in ring.rooms) if ring else 0
 
+    def with_room(self) -> set[tuple[str, str]]:
+        """(namespace, queue) of those that would take a task now. O(queues), for the beat."""
+        return {key for key, ring in self._rings.items() if ring.rooms}
+
     def waiting(self, namespace: str, queue: str) -> Ring | None:
         """Rows wait in this queue: returns its ring, if it has one. Where that has `rooms`, a take must
         be started."""

@@ -23,6 +23,8 @@ def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json] | None:
     node = turn.node_of(row)
     if node is None:
         return None
+    if not step[2] and node.loops and (row.state or {}).get("passed"):
+        turn.newest(node.loops[-1], row.path[:-1])
     return row, node, _input(turn, row, node)
 
 
@@ -46,15 +48,25 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> Non
     delay_ms = _delay_ms(turn, old, policy.definition) if step[2] else 0
     row = new_attempt(turn, old, value, delay_ms)
     passed = {"passed": True} if (old.state or {}).get("passed") else None
+    if passed and node.loops and not step[2]:
+        _add_chain(turn, node, row)
     if node.kind in (WORKER, DYNAMIC):
-        row.state = old.state if node.kind == DYNAMIC else passed
-        enqueue(turn, row, policy, turn.now + delay_ms)
+        row.state = {**(old.state or {}), **(passed or {})} if node.kind == DYNAMIC else passed
+        enqueue(turn, row, policy, turn.now_ms + delay_ms)
     elif delay_ms > 0:
-        row.state = {**(passed or {}), "due": turn.now + delay_ms}
-        turn.deadlines[row.seq] = turn.now + delay_ms
+        row.state = {**(passed or {}), "due": turn.now_ms + delay_ms}
+        turn.deadlines[row.seq] = turn.now_ms + delay_ms
     else:
         row.state = passed
         begin(turn, node, row)
+
+
+def _add_chain(turn: Turn, node: Node, row: TaskRow) -> None:
+    """The turn went on without this row; now it waits for it as well."""
+    loop = turn.newest(node.loops[-1], row.path[:-1])
+    if loop is not None:
+        mine = turn.edit(loop)
+        turn.set_state(mine, live=(mine.state or {}).get("live", 0) + 1)
 
 
 def _delay_ms(turn: Turn, old: TaskRow, definition: TaskDefinition) -> int:
@@ -64,7 +76,7 @@ def _delay_ms(turn: Turn, old: TaskRow, definition: TaskDefinition) -> int:
 
 def begin(turn: Turn, node: Node, row: TaskRow) -> None:
     """Start a repeated row that the engine works itself."""
-    row.started_ms = turn.now
+    row.started_ms = turn.now_ms
     turn.set_status(row, TaskStatus.IN_PROGRESS)
     arm(turn, node, row.seq)
     if node.kind in RUNS:

@@ -9,7 +9,9 @@ from .plan import Node
 from .state import TaskRow
 
 
-def branch_input(fork: TaskRow, fork_node: Node, fragment: Fragment, node: Node, own_id: str) -> dict[str, Any]:
+def branch_input(
+    fork: TaskRow, fork_node: Node, fragment: Fragment, node: Node, own_id: str
+) -> dict[str, Any]:
     """The data of one branch. Only `${CPEWF_TASK_ID}` is filled in (K23); nothing else in it is
     looked at again."""
     inputs = fork.input.value
@@ -32,7 +34,11 @@ def branch_input(fork: TaskRow, fork_node: Node, fragment: Fragment, node: Node,
 
 
 def _merged(node: Node, given: Any) -> dict[str, Any]:
-    return {**node.task.input_parameters, **given} if isinstance(given, dict) else dict(node.task.input_parameters)
+    return (
+        {**node.task.input_parameters, **given}
+        if isinstance(given, dict)
+        else dict(node.task.input_parameters)
+    )
 
 
 _TASK_ID = "${CPEWF_TASK_ID}"

@@ -43,13 +43,13 @@ def apply_start(turn: Turn, _event: Start) -> Outcome | None:
 def begin(turn: Turn) -> None:
     """Run from the first node."""
     header, plan = turn.header, turn.plan
-    header.clock_ms = turn.now
+    header.clock_ms = turn.now_ms
     header.input = _with_defaults(header.input, plan.input_template)
     if plan.variables:
         header.variables = Json.of(plan.variables)
     turn.changed = turn.payload_changed = True
     if plan.timeout_s:
-        turn.deadlines[0] = turn.now + plan.timeout_s * 1000
+        turn.deadlines[0] = turn.now_ms + plan.timeout_s * 1000
     if plan.first is not None:
         turn.later((BIRTH, plan.first.reference, (), 0))
 
@@ -89,10 +89,10 @@ def apply_resume(turn: Turn, _event: Resume) -> Outcome | None:
 
 
 def _restart_clock(turn: Turn) -> None:
-    turn.header.clock_ms = turn.now
+    turn.header.clock_ms = turn.now_ms
     turn.changed = True
     if turn.plan.timeout_s:
-        turn.deadlines[0] = turn.now + turn.plan.timeout_s * 1000
+        turn.deadlines[0] = turn.now_ms + turn.plan.timeout_s * 1000
 
 
 def _take_held(turn: Turn) -> None:
@@ -115,7 +115,9 @@ def apply_continue(turn: Turn, _event: Continue) -> Outcome | None:
 def apply_terminate(turn: Turn, event: Terminate) -> Outcome | None:
     header = turn.header
     if header.status == WorkflowStatus.COMPLETED:
-        return stale("it is COMPLETED") if event.by_parent else refused("Cannot terminate a COMPLETED workflow.")
+        return (
+            stale("it is COMPLETED") if event.by_parent else refused("Cannot terminate a COMPLETED workflow.")
+        )
     if header.status == WorkflowStatus.TERMINATED:
         return APPLIED
     if header.status >= _ENDED:
@@ -197,9 +199,12 @@ def apply_retry(turn: Turn, event: Retry) -> Outcome | None:
     failed = failed_rows(turn, 0, 1)
     if turn.lacking:
         return None
-    if header.status == WorkflowStatus.COMPLETED or (not failed and header.status != WorkflowStatus.TIMED_OUT):
+    if header.status == WorkflowStatus.COMPLETED or (
+        not failed and header.status != WorkflowStatus.TIMED_OUT
+    ):
         return refused(
-            "There are no retryable tasks! Use restart if you want to attempt entire workflow execution again."
+            "There are no retryable tasks! "
+            "Use restart if you want to attempt entire workflow execution again."
         )
     revive(turn, resume=event.resume_children, tell=not event.by_parent)
     return APPLIED
@@ -274,7 +279,7 @@ def apply_signal(turn: Turn, event: Signal) -> Outcome | None:
     mine = turn.edit(found)
     mine.output = _merged(mine.output, event.output)
     if event.status == TaskStatus.IN_PROGRESS:
-        mine.updated_ms = turn.now
+        mine.updated_ms = turn.now_ms
         return APPLIED
     turn.close(node, mine, event.status, event.reason)
     mine.state = None

@@ -125,9 +125,8 @@ def decide(plan: Plan, view: View, events: Sequence[Event], *, rows_max: int = R
     turn = Turn(plan, view, rows_max)
     outcomes: list[Outcome] = []
     for event in events:
-        turn.now = event.now_ms
+        turn.now_ms = event.now_ms
         turn.seed = event.seed
-        turn.guarded = 0
         handler = _HANDLERS[type(event)]
         outcome = handler(turn, event)
         while outcome is None:

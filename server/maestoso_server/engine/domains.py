@@ -29,5 +29,7 @@ def domain_of(turn: Turn, task_type: str) -> str:
     if len(names) > 1:
         queues = {name: task_type if name == NO_DOMAIN else f"{name}:{task_type}" for name in names}
         live = turn.ask(Demand(tuple(dict.fromkeys(queues.values()))))
-        chosen = next((name for name in names if live and (name == NO_DOMAIN or queues[name] in live)), chosen)
+        chosen = next(
+            (name for name in names if live and (name == NO_DOMAIN or queues[name] in live)), chosen
+        )
     return "" if chosen == NO_DOMAIN else chosen

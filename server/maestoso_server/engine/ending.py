@@ -92,7 +92,7 @@ def end(
     header.reason = reasons.short(reason)
     header.output = output
     header.failed_task = failed_task
-    header.ended_ms = turn.now
+    header.ended_ms = turn.now_ms
     turn.changed = turn.payload_changed = turn.ended = True
     if turn.plan.timeout_s:
         turn.deadlines[0] = 0

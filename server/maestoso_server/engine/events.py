@@ -7,7 +7,6 @@ choice (jitter, the id of a second child), so that the same event always decides
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 from ..payload import EMPTY, Json
 from .state import TaskStatus

@@ -46,7 +46,10 @@ class Fragment:
         made.references = [task.task_reference_name for task in tasks]
         for task in tasks:
             grow(made._nodes, [task], fork, fork.loops)
-        link(made._nodes.values(), {**plan.nodes, **made._nodes} if len(tasks) < len(plan.nodes) else made._nodes)
+        link(
+            made._nodes.values(),
+            {**plan.nodes, **made._nodes} if len(tasks) < len(plan.nodes) else made._nodes,
+        )
         for reference in made.references:
             made._settle(made._nodes[reference])
         return made

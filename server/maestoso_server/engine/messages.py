@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from ..payload import EMPTY, Json, encode
+from ..payload import EMPTY, Json, Raw, Record, encode, reader
 from .decision import MessageKind
 from .events import (
     ChildEnded,
@@ -27,17 +25,20 @@ from .events import (
 )
 from .state import Header, TaskStatus, WorkflowStatus
 
+ABSENT = Raw()
+"""A payload that is not there: a member that is text cannot also be null."""
 
-class _Body(msgspec.Struct, omit_defaults=True):
+
+class _Body(Record, omit_defaults=True):
     """All fields that bodies have; each kind uses some."""
 
     seq: int = 0
     child: str = ""
     status: int = 0
-    output: msgspec.Raw | None = None
+    output: Raw = ABSENT
     reason: str | None = None
-    input: msgspec.Raw | None = None
-    domains: msgspec.Raw | None = None
+    input: Raw = ABSENT
+    domains: Raw = ABSENT
     namespace: str = ""
     name: str = ""
     version: int = 0
@@ -61,19 +62,20 @@ class _Body(msgspec.Struct, omit_defaults=True):
     generation: int = 0
 
 
-_decode = msgspec.json.Decoder(_Body).decode
+_read = reader(_Body)
 
 
 def _json(body: _Body) -> Json:
     return Json(encode(body))
 
 
-def _raw(value: Json | None) -> msgspec.Raw | None:
-    return None if value is None else msgspec.Raw(value.raw)
+def _raw(value: Json | None) -> Raw:
+    return ABSENT if value is None else Raw(value.raw)
 
 
-def _payload(raw: msgspec.Raw | None) -> Json | None:
-    return None if raw is None else Json(bytes(raw))
+def _payload(raw: Raw) -> Json | None:
+    text = bytes(raw)
+    return Json(text) if text else None
 
 
 # --- between parent and child ----------------------------------------------------------------
@@ -86,7 +88,7 @@ def child_start(
     name: str,
     version: int,
     snapshot_id: str,
-    input: Json,  # noqa: A002  (Conductor's word)
+    input: Json,
     task_to_domain: Json | None,
     priority: int,
     correlation_id: str | None = None,
@@ -114,7 +116,7 @@ def child_start(
 
 def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
     """The header of the workflow that a CHILD_START asks for; insert it with revision 0."""
-    told = _decode(body)
+    told = _read(body)
     return Header(
         id=workflow_id,
         namespace=told.namespace,
@@ -233,9 +235,9 @@ def command(event: Event) -> Json:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def to_event(kind: MessageKind, body: bytes, now_ms: int, seed: int = 0) -> Event:
+def decode(kind: MessageKind, body: bytes, *, now_ms: int, seed: int = 0) -> Event:
     """The event that a message stands for. A CHILD_START also needs `child_header`."""
-    told = _decode(body)
+    told = _read(body)
     stamp: dict[str, Any] = {"now_ms": now_ms, "seed": seed}
     if kind == MessageKind.CHILD_START:
         return Start(**stamp)
@@ -266,13 +268,8 @@ def to_event(kind: MessageKind, body: bytes, now_ms: int, seed: int = 0) -> Even
 
 
 def parked_signal(body: Any) -> Signal:
-    """A parked signal as `ParkedSignals` answers it (bytes, or the record already parsed)."""
-    told = _decode(body) if isinstance(body, bytes) else msgspec.convert(_with_raw(body), _Body)
-    return _signal(told, {"now_ms": 0})
-
-
-def _with_raw(body: dict[str, Any]) -> dict[str, Any]:
-    return {key: msgspec.Raw(encode(value)) if key == "output" else value for key, value in body.items()}
+    """A parked signal as `ParkedSignals` answers it."""
+    return _signal(_read(body if isinstance(body, bytes) else encode(body)), {"now_ms": 0})
 
 
 def _signal(told: _Body, stamp: dict[str, Any]) -> Signal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..payload import Json
 from .state import Path
 
 
@@ -93,7 +94,7 @@ class Child:
 
     name: str
     version: int | None
-    definition: Any = None
+    definition: Json | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -35,18 +35,18 @@ def output_raw(row: TaskRow) -> bytes:
 
 
 def rows_inside(turn: Turn, scope: int, path: Path) -> list[TaskRow]:
-    """Every row inside the container row `scope` in exactly the turn `path`, by seq.
+    """Every row inside the container row `scope` in exactly the turn `path`, by seq, attempts and
+    the turns of inner loops included. Costs what is found in a whole view; a partial one asks."""
+    rows = {row.seq: row for row in _walk(turn, scope, path)}
+    if not turn.view.whole:
+        rows.update(_asked(turn, scope, path))
+    return [row for _, row in sorted(rows.items())]
 
-    Costs what is found in a whole view; a partial one asks for it.
-    """
-    if turn.view.whole:
-        return sorted(_walk(turn, scope, path), key=lambda row: row.seq)
-    found = turn.ask(ScopeRows(scope, path))
-    if found is None:
-        return []
-    rows = {row.seq: turn.rows.get(row.seq, row) for row in found if row.seq not in turn.deleted}
-    rows.update((row.seq, row) for row in _walk(turn, scope, path))
-    return sorted((row for row in rows.values() if row.path[: len(path)] == path), key=lambda row: row.seq)
+
+def _asked(turn: Turn, scope: int, path: Path) -> Iterator[tuple[int, TaskRow]]:
+    for row in turn.ask(ScopeRows(scope, path)) or ():
+        if row.seq not in turn.deleted:
+            yield row.seq, turn.rows.get(row.seq, row)
 
 
 def _walk(turn: Turn, scope: int, path: Path) -> Iterator[TaskRow]:
@@ -87,17 +87,16 @@ def loop_output(turn: Turn, loop: TaskRow) -> Json:
 
 
 def _turns_of(turn: Turn, loop: TaskRow, first: int, last: int) -> Iterator[tuple[int, bytes]]:
-    if turn.view.whole:
-        for number in range(first, last + 1):
-            yield number, _turn_raw(rows_inside(turn, loop.seq, (*loop.path, number)), len(loop.path) + 1)
-        return
     depth = len(loop.path)
-    by_turn: dict[int, list[TaskRow]] = {number: [] for number in range(first, last + 1)}
-    for row in rows_inside(turn, loop.seq, loop.path):
-        if len(row.path) > depth and row.path[depth] in by_turn:
-            by_turn[row.path[depth]].append(row)
-    for number, rows in by_turn.items():
-        yield number, _turn_raw(rows, depth + 1)
+    stored: dict[int, dict[int, TaskRow]] = {}
+    if not turn.view.whole:
+        for seq, row in _asked(turn, loop.seq, loop.path):
+            if len(row.path) > depth:
+                stored.setdefault(row.path[depth], {})[seq] = row
+    for number in range(first, last + 1):
+        rows = stored.get(number, {})
+        rows.update((row.seq, row) for row in _walk(turn, loop.seq, (*loop.path, number)))
+        yield number, _turn_raw([row for _, row in sorted(rows.items())], depth + 1)
 
 
 def _turn_raw(rows: list[TaskRow], depth: int) -> bytes:

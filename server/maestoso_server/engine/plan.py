@@ -68,7 +68,9 @@ KINDS = {
 SYSTEM_TYPES = frozenset({"HTTP", "EVENT", "KAFKA_PUBLISH", "JDBC"})
 """Queue-driven work that the server does itself; no domain applies to it."""
 
-_BY_NAME = frozenset({"INLINE", "LAMBDA", "JSON_JQ_TRANSFORM", "SET_VARIABLE", "NOOP", "TERMINATE", "HUMAN", "WAIT"})
+_BY_NAME = frozenset(
+    {"INLINE", "LAMBDA", "JSON_JQ_TRANSFORM", "SET_VARIABLE", "NOOP", "TERMINATE", "HUMAN", "WAIT"}
+)
 """A SIMPLE node with such a name is that task (K11)."""
 
 _QUEUED = frozenset({WORKER, DYNAMIC})
@@ -232,9 +234,7 @@ class Plan:
         self.output_whole: frozenset[str] = frozenset()
 
 
-def compile(  # noqa: A001  (the verb of this floor)
-    definition: WorkflowDefinition, environment: Mapping[str, str] | None = None
-) -> Plan:
+def compile(definition: WorkflowDefinition, environment: Mapping[str, str] | None = None) -> Plan:
     """The plan of a definition. Never fails: what a document gets wrong, its nodes say when they run."""
     plan = Plan(definition, environment or {})
     plan.first = grow(plan.nodes, definition.tasks, None, ())
@@ -279,9 +279,7 @@ def policy_of(kind: int, task: WorkflowTask, definition: TaskDefinition) -> Poli
     retries = given if given is not None and given >= 0 else definition.retry_count
     if kind in NEVER_RETRIED:
         retries = 0
-    return Policy(
-        definition, retries, is_operator=kind not in _QUEUED, is_system=task.type in SYSTEM_TYPES
-    )
+    return Policy(definition, retries, is_operator=kind not in _QUEUED, is_system=task.type in SYSTEM_TYPES)
 
 
 def input_template(
@@ -293,7 +291,9 @@ def input_template(
     if not defaults:
         return compile_template(parameters), None
     merged = {**parameters, **{key: value for key, value in defaults.items() if parameters.get(key) is None}}
-    fallbacks = {key: compile_template(value) for key, value in defaults.items() if parameters.get(key) is not None}
+    fallbacks = {
+        key: compile_template(value) for key, value in defaults.items() if parameters.get(key) is not None
+    }
     return compile_template(merged), fallbacks or None
 
 
@@ -346,7 +346,9 @@ def _contain(nodes: dict[str, Node], node: Node) -> list[Node | None]:
     """Make the chains inside a node; their heads."""
     task = node.task
     if node.kind in (SWITCH, DECISION):
-        node.cases = {key: _chain(nodes, tasks, node, node.loops) for key, tasks in task.decision_cases.items()}
+        node.cases = {
+            key: _chain(nodes, tasks, node, node.loops) for key, tasks in task.decision_cases.items()
+        }
         node.default = _chain(nodes, task.default_case, node, node.loops)
         return [*node.cases.values(), node.default]
     if node.kind == FORK:

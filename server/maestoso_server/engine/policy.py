@@ -32,7 +32,9 @@ class Policy:
         "total_s",
     )
 
-    def __init__(self, definition: TaskDefinition, retries: int, *, is_operator: bool, is_system: bool) -> None:
+    def __init__(
+        self, definition: TaskDefinition, retries: int, *, is_operator: bool, is_system: bool
+    ) -> None:
         self.definition = definition
         self.retries = retries
         self.timeout_policy = _TIMEOUT_POLICIES[definition.timeout_policy]

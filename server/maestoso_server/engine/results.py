@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from ..payload import Json
 from . import reasons
+from .attempts import begin
 from .decision import APPLIED, Outcome, Verdict
 from .events import ChildEnded, DeliveryDue, Due, QueueFacts, Result, WorkerLost
-from .attempts import begin
 from .outputs import with_member
 from .plan import DYNAMIC, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
 from .state import TaskRow, TaskStatus, WorkflowStatus
@@ -58,7 +58,7 @@ def open_row(turn: Turn, seq: int) -> tuple[TaskRow, Node] | Outcome | None:
 def apply_result(turn: Turn, event: Result) -> Outcome | None:
     found = open_row(turn, event.seq)
     if found.__class__ is not tuple:
-        return found  # type: ignore[return-value]
+        return found
     row, node = found  # type: ignore[misc]
     if node.kind not in _TOLD:
         return _script_result(turn, event, row, node)
@@ -71,22 +71,24 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
         mine.started_ms = event.started_ms
     if event.reason is not None:
         mine.reason = reasons.short(event.reason)
+    if event.delivery is not None:
+        turn.guarded.add(event.seq)
     if event.status == _IN_PROGRESS:
         _put_back(turn, event, mine, node)
         return APPLIED
-    if event.delivery is not None:
-        turn.guarded = event.seq
-    if mine.state is not None or event.retry_after_s is not None:
-        _note(mine, event)
     mine.callback_after_s = 0
     turn.close(node, mine, event.status)
+    if mine.state is not None or event.retry_after_s is not None:
+        _note(mine, event)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
 
 
 def _note(row: TaskRow, event: Result) -> None:
     """Keep what a retry needs to know, drop what a running row needed."""
-    state = {key: value for key, value in (row.state or {}).items() if key not in ("due", "evaluating", "answer")}
+    state = {
+        key: value for key, value in (row.state or {}).items() if key not in ("due", "evaluating", "answer")
+    }
     if event.retry_after_s is not None and event.status == TaskStatus.FAILED:
         state["retry_after_s"] = event.retry_after_s
     row.state = state or None
@@ -94,13 +96,13 @@ def _note(row: TaskRow, event: Result) -> None:
 
 def _put_back(turn: Turn, event: Result, row: TaskRow, node: Node) -> None:
     """IN_PROGRESS: a worker task waits again, for `callbackAfterSeconds`; others just go on."""
-    row.updated_ms = turn.now
+    row.updated_ms = turn.now_ms
     if not row.queued:
         row.status = _IN_PROGRESS
         return
     row.status = TaskStatus.SCHEDULED
     row.callback_after_s = max(event.callback_after_s, 0)
-    due_ms = turn.now + row.callback_after_s * 1000
+    due_ms = turn.now_ms + row.callback_after_s * 1000
     turn.asleep[row.seq] = due_ms
     policy = turn.policy_of(row, node)
     if policy.row_clock:
@@ -137,7 +139,7 @@ def apply_worker_lost(turn: Turn, event: WorkerLost) -> Outcome | None:
     if not isinstance(found, tuple):
         return found
     row, node = found
-    turn.guarded = event.seq
+    turn.guarded.add(event.seq)
     mine = turn.edit(row)
     mine.worker_id = event.worker_id or mine.worker_id
     mine.started_ms = event.started_ms or mine.started_ms
@@ -166,7 +168,7 @@ def apply_delivery_due(turn: Turn, event: DeliveryDue) -> Outcome | None:
     )
     if verdict.reason is None:
         return stale("its clock has not run out")
-    turn.guarded = event.seq
+    turn.guarded.add(event.seq)
     mine = turn.edit(row)
     mine.worker_id = event.worker_id or mine.worker_id
     mine.started_ms = event.started_ms
@@ -192,7 +194,7 @@ def apply_due(turn: Turn, event: Due) -> Outcome | None:
         return found
     row, node = found
     due = (row.state or {}).get("due")
-    if due is not None and due <= turn.now:
+    if due is not None and due <= turn.now_ms:
         _own_time(turn, node, turn.edit(row))
         return APPLIED
     verdict = judge_row(turn, node, row, event.queue)
@@ -228,10 +230,10 @@ def _workflow_due(turn: Turn) -> Outcome:
     if not limit_s or header.status != WorkflowStatus.RUNNING:
         return stale("the workflow's clock does not run")
     due = header.clock_ms + limit_s * 1000
-    if turn.now < due:
+    if turn.now_ms < due:
         turn.deadlines[0] = due
         return APPLIED
-    reason = reasons.workflow_timed_out((turn.now - header.clock_ms) // 1000, limit_s)
+    reason = reasons.workflow_timed_out((turn.now_ms - header.clock_ms) // 1000, limit_s)
     turn.first((FAIL, int(WorkflowStatus.TIMED_OUT), reason, 0))
     return APPLIED
 
@@ -257,4 +259,11 @@ def apply_child_ended(turn: Turn, event: ChildEnded) -> Outcome | None:
     return APPLIED
 
 
-__all__ = ["QueueFacts", "apply_child_ended", "apply_delivery_due", "apply_due", "apply_result", "apply_worker_lost"]
+__all__ = [
+    "QueueFacts",
+    "apply_child_ended",
+    "apply_delivery_due",
+    "apply_due",
+    "apply_result",
+    "apply_worker_lost",
+]

@@ -23,6 +23,7 @@ def prepare_revive(turn: Turn, step: Step) -> list[tuple[TaskRow, Node | None]]:
 
 def act_revive(turn: Turn, step: Step, found: list[tuple[TaskRow, Node | None]]) -> None:
     _, _, resume = step
+    again: list[Step] = []
     for row, node in found:
         if node is None:
             continue
@@ -33,9 +34,10 @@ def act_revive(turn: Turn, step: Step, found: list[tuple[TaskRow, Node | None]])
             mine = _reopen(turn, row)
             turn.send(mine.child_id or "", MessageKind.CHILD_RETRY, messages.child_retry(resume=True))
         else:
-            turn.later((AGAIN, row.seq, False))
+            again.append((AGAIN, row.seq, False))
     if len(found) == REVIVED_AT_ONCE:
-        turn.first((REVIVE, found[-1][0].seq, resume))
+        again.append((REVIVE, found[-1][0].seq, resume))
+    turn.first(*again)  # before anything is counted
 
 
 def _reopen(turn: Turn, row: TaskRow) -> TaskRow:

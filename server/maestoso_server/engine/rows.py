@@ -18,7 +18,7 @@ def add_row(
     path: Path,
     scope: int,
     status: TaskStatus,
-    input: Json,  # noqa: A002  (Conductor's word)
+    input: Json,
     *,
     output: Json | None = None,
     reason: str | None = None,
@@ -26,7 +26,7 @@ def add_row(
     row_type: str = "",
 ) -> TaskRow:
     """The first attempt of a node that the engine works itself: it starts where it is made."""
-    now = turn.now
+    now = turn.now_ms
     row = TaskRow(
         seq=turn.take_seq(),
         generation=turn.header.generation,
@@ -51,7 +51,7 @@ def add_row(
     return row
 
 
-def new_attempt(turn: Turn, old: TaskRow, input: Json, delay_ms: int) -> TaskRow:  # noqa: A002
+def new_attempt(turn: Turn, old: TaskRow, input: Json, delay_ms: int) -> TaskRow:
     """The next attempt of an ended row, which it supersedes. The caller sets what runs it."""
     last = turn.edit(old)
     last.superseded = True
@@ -63,9 +63,9 @@ def new_attempt(turn: Turn, old: TaskRow, input: Json, delay_ms: int) -> TaskRow
     row.status = TaskStatus.SCHEDULED
     row.input = input
     row.output = None
-    row.scheduled_ms = turn.now
+    row.scheduled_ms = turn.now_ms
     row.started_ms = 0
-    row.updated_ms = turn.now
+    row.updated_ms = turn.now_ms
     row.ended_ms = 0
     row.worker_id = ""
     row.child_id = None

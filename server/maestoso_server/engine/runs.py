@@ -27,7 +27,9 @@ class Broken:
     def __init__(self, node: Node, error: Exception) -> None:
         self.node = node
         told = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
-        self.reason = told if isinstance(error, Unusable) else f"Task {node.reference} cannot be evaluated: {told}"
+        self.reason = (
+            told if isinstance(error, Unusable) else f"Task {node.reference} cannot be evaluated: {told}"
+        )
 
 
 def prepare_birth(turn: Turn, step: Step) -> tuple[Node, Any] | None:

@@ -63,8 +63,12 @@ def _judge(turn: Turn, row: TaskRow, node: Node, mode: int) -> tuple[int, str | 
     policy = turn.policy_of(row, node)
     if mode == TIME_OUT_WORKFLOW:
         reason = row.reason
-    elif row.status in (_FAILED, _TIMED_OUT) and row.attempt < policy.retries and node.kind not in NEVER_RETRIED:
-        elapsed_ms = turn.now - row.first_scheduled_ms
+    elif (
+        row.status in (_FAILED, _TIMED_OUT)
+        and row.attempt < policy.retries
+        and node.kind not in NEVER_RETRIED
+    ):
+        elapsed_ms = turn.now_ms - row.first_scheduled_ms
         if not policy.total_s or elapsed_ms < policy.total_s * 1000:
             return _AGAIN, None
         task = turn.task_id(row.seq)
@@ -80,7 +84,8 @@ def _reach(turn: Turn, found: _Settling) -> None:
         if joining is not None:
             found.joins.append(joining)
     leaving = _leaving(node, row)
-    if node.loops and (leaving.successor is None or not _successful(row)):
+    passed = row.state is not None and row.state.get("passed")
+    if node.loops and (passed or leaving.successor is None or not _successful(row)):
         found.loop = turn.newest(node.loops[-1], row.path[:-1])
     scope = row.scope
     for _ in range(leaving.climb):
@@ -93,7 +98,7 @@ def _reach(turn: Turn, found: _Settling) -> None:
 
 def _leaving(node: Node, row: TaskRow) -> Node:
     """The node whose successor follows: a fork that failed takes its join with it."""
-    if node.kind in (FORK, DYNAMIC_FORK) and not row.status == _COMPLETED and node.next is not None:
+    if node.kind in (FORK, DYNAMIC_FORK) and row.status != _COMPLETED and node.next is not None:
         return node.next
     return node
 
@@ -115,6 +120,8 @@ def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
         count(turn, joining, row)
     if not passed:
         _move_on(turn, found)
+    elif node.loops:
+        end_chain(turn, found.loop)
 
 
 def _end(turn: Turn, found: _Settling) -> None:
@@ -134,7 +141,7 @@ def _tolerate(turn: Turn, found: _Settling) -> None:
         found.row = turn.edit(found.row)
         return
     turn.header.permissive_failed += 1
-    turn.changed = True
+    turn.set_state(turn.edit(found.row), passed=True)
     if found.loop is not None:
         loop = turn.edit(found.loop)
         turn.set_state(loop, failed_permissive=(loop.state or {}).get("failed_permissive", 0) + 1)

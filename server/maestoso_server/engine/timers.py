@@ -36,7 +36,7 @@ def judge_row(turn: Turn, node: Node, row: TaskRow, facts: QueueFacts | None) ->
     if facts.owner_epoch is None or facts.owner_epoch < 0:
         return judge(turn, row, policy, waiting_ms=facts.due_ms)
     if facts.owner_epoch > 0:
-        owned = turn.now + policy.poll_s * 1000 if policy.poll_s else 0
+        owned = turn.now_ms + policy.poll_s * 1000 if policy.poll_s else 0
         return Verdict(None, next_ms=owned)  # its owner watches; look again in case it is handed back
     return judge(turn, row, policy, started_ms=facts.started_ms, progress_ms=facts.progress_ms)
 
@@ -51,7 +51,7 @@ def judge(
     progress_ms: int = 0,
 ) -> Verdict:
     """`waiting_ms`: since when it waits to be taken. `started_ms`: since when it runs. 0: it does not."""
-    now = turn.now
+    now = turn.now_ms
     by_policy = policy.timeout_policy != RETRY
     dues: list[int] = []
     name = _POLICY_NAMES[policy.timeout_policy]

@@ -58,7 +58,7 @@ class Turn:
         "inserted",
         "messages",
         "new_scopes",
-        "now",
+        "now_ms",
         "parsed_fragments",
         "payload_changed",
         "plan",
@@ -79,7 +79,7 @@ class Turn:
         self.view = view
         self.header: Header = view.header.copy()
         self.budget = budget
-        self.now = 0
+        self.now_ms = 0
         self.seed = 0
         self.agenda: deque[Step] = deque()
         self.cursor: dict[str, Any] | None = None
@@ -97,8 +97,8 @@ class Turn:
         self.new_scopes: dict[tuple[int, Path], list[int]] = {}
         self.births: dict[int, QueueBirth] = {}
         self.released: dict[int, None] = {}
-        self.guarded = 0
-        """The row whose queue row the save of this event ends by its guard."""
+        self.guarded: set[int] = set()
+        """Rows whose queue rows the save ends by its guards: their events name deliveries."""
         self.asleep: dict[int, int] = {}
         self.deadlines: dict[int, int] = {}
         self.messages: list[Message] = []
@@ -127,15 +127,13 @@ class Turn:
         return found
 
     def row(self, seq: int) -> TaskRow | None:
-        """The row with this seq, of any generation."""
+        """The row with this seq. A whole view knows those of the current generation only."""
         row = self.rows.get(seq)
         if row is None:
             row = self.view.tasks.get(seq)
             if row is None:
-                if self.view.whole and seq >= self.header.next_seq:
-                    return None
                 need = Row(seq)
-                if need not in self.answers:
+                if not self.view.whole and need not in self.answers:
                     self.wanted.append(need)
         return row
 
@@ -301,11 +299,11 @@ class Turn:
         """Change the status of a row of this turn and keep the count of open rows."""
         was_open = row.status < _TERMINAL
         row.status = status
-        row.updated_ms = self.now
+        row.updated_ms = self.now_ms
         is_open = status < _TERMINAL
         if was_open and not is_open:
             self.header.open -= 1
-            row.ended_ms = self.now
+            row.ended_ms = self.now_ms
         elif is_open and not was_open:
             self.header.open += 1
             row.ended_ms = 0
@@ -319,7 +317,7 @@ class Turn:
         seq = row.seq
         if row.queued:
             row.queued = False
-            if seq != self.guarded and self.births.pop(seq, None) is None:
+            if seq not in self.guarded and self.births.pop(seq, None) is None:
                 self.released[seq] = None
             self.asleep.pop(seq, None)
         if node.policy.row_clock or (row.state is not None and "due" in row.state):
@@ -347,7 +345,7 @@ class Turn:
         self.deadlines[seq] = due_ms
 
     def send(self, workflow_id: str, kind: MessageKind, body: Json, *, parked: bool = False) -> None:
-        due = 0 if parked else self.now
+        due = 0 if parked else self.now_ms
         self.messages.append(Message(workflow_id, kind, body, due, parked))
         self.changed = True
 
@@ -450,7 +448,7 @@ class Turn:
         header = self.header
         if self.changed:
             header.revision += 1
-            header.updated_ms = self.now
+            header.updated_ms = self.now_ms
         return Decision(
             header,
             self.changed,

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from ..clock import Clock
 from ..engine.decide import decide
-from ..engine.decision import Decision, Outcome, QueueBirth
+from ..engine.decision import Decision, Outcome, QueueBirth, Verdict
 from ..engine.events import Event
 from ..engine.needs import Script, ScriptAnswer
 from ..engine.state import Header, View
@@ -26,6 +26,7 @@ from ..store.load import InboxMessage, LoadRequest, load
 from ..store.save import SaveResult, WorkflowSave, save
 from . import routing
 from .answers import Answers
+from .forwarding import RACES_MAX, Forwarding, encode_outcome
 from .lanes import Done, Item, Lane, Lanes
 from .placement import Placed, Placement
 from .plans import Plans
@@ -62,8 +63,10 @@ class Executor:
         self._answers = answers
         self._placement = placement
         self._epoch = epoch
+        self._forwarding = Forwarding(database=database, placement=placement, epoch=epoch)
         self._lanes = Lanes(views_max=VIEWS_MAX)
         self._in_flight = 0
+        self._parked = 0
         self._flush_due = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -100,6 +103,10 @@ class Executor:
         now_ms = self._clock.now_ms()
         for message in messages:
             self._enqueue(message.workflow_id, routing.received(message, now_ms, self.seed()))
+
+    def answered(self, message_id: int, outcome: bytes) -> None:
+        """A command that was forwarded to another node has its outcome."""
+        self._forwarding.answered(message_id, outcome)
 
     def seed(self) -> int:
         """Randomness for one event: the engine makes none itself."""
@@ -139,7 +146,11 @@ class Executor:
             task = asyncio.get_running_loop().create_task(self._batch(lanes))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif self._in_flight == 0:
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._in_flight == 0 and self._parked == 0 and not self._flush_due and not len(self._lanes):
             self._idle.set()
 
     async def _batch(self, lanes: list[Lane]) -> None:
@@ -164,8 +175,8 @@ class Executor:
                     self._lanes.rest(lane)
             if len(self._lanes):
                 self._kick()
-            elif self._in_flight == 0 and not self._flush_due:
-                self._idle.set()
+            else:
+                self._rest()
 
     # -- load --------------------------------------------------------------------------------
 
@@ -250,25 +261,40 @@ class Executor:
 
     def _park(self, lane: Lane, needs: list[Any]) -> None:
         """Take the lane out of the batch until its scripts have answered."""
+        self._aside(lane, self._fetch_scripts(lane, needs))
+
+    def _aside(self, lane: Lane, work: Coroutine[Any, Any, None]) -> None:
+        """Take a lane out of its batch while something of its own is awaited."""
         lane.batch = None
-        task = asyncio.get_running_loop().create_task(self._fetch_scripts(lane, needs))
+        self._parked += 1
+        task = asyncio.get_running_loop().create_task(self._alone(lane, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _fetch_scripts(self, lane: Lane, needs: list[Any]) -> None:
+    async def _alone(self, lane: Lane, work: Coroutine[Any, Any, None]) -> None:
         try:
-            ((_, lane.answers),) = await self._answers.answer([(lane, lane.view, needs)])  # type: ignore[list-item]
+            await work
         except Unavailable as refusal:
             self._give_up([lane], refusal)
         except Exception as bug:
-            log.exception("scripts failed", extra={"workflow_id": lane.workflow_id})
+            log.exception("event failed", extra={"workflow_id": lane.workflow_id})
             self._fail(lane, bug)
+        self._parked -= 1
         lane.busy = False
         if lane.decider is None:
             self._lanes.rest(lane)
         else:
             self._lanes.queue(lane)
         self._kick()
+
+    async def _fetch_scripts(self, lane: Lane, needs: list[Any]) -> None:
+        ((_, lane.answers),) = await self._answers.answer([(lane, lane.view, needs)])  # type: ignore[list-item]
+
+    async def _forward(self, lane: Lane) -> None:
+        """Others keep winning this workflow: let its last node apply what waits here."""
+        lane.running, mine = await self._forwarding.forward(lane.workflow_id, lane.running)
+        lane.lost_races = 0
+        lane.reload = lane.reload or mine
 
     # -- save --------------------------------------------------------------------------------
 
@@ -294,7 +320,7 @@ class Executor:
             for lane, saved in batch:
                 self._unreserve(lane, saved, saved.owners)
                 lane.view = None
-            if isinstance(error, Unavailable):
+            if isinstance(error, Unavailable) and error.unknown:
                 self._placement.outcome_unknown()
             raise
         if not result.node_alive:
@@ -316,12 +342,25 @@ class Executor:
                 if session_id is not None:
                     owners[birth.seq] = session_id
         deliveries, expired = routing.guards(lane.running, decision.outcomes)
+        # What has to wait behind a cursor stays in the inbox.
+        applied = [
+            (item, outcome)
+            for item, outcome in zip(lane.running, decision.outcomes, strict=True)
+            if outcome.verdict is not Verdict.BEHIND
+        ]
         return WorkflowSave(
             decision=decision,
             expected_revision=view.header.revision,
             deliveries=deliveries,
             expired=expired,
-            messages=[item.message_id for item in lane.running if item.message_id],
+            messages=[
+                item.message_id for item, outcome in applied if item.message_id and not item.origin_epoch
+            ],
+            answers=[
+                (item.message_id, encode_outcome(outcome))
+                for item, outcome in applied
+                if item.message_id and item.origin_epoch
+            ],
             owners=owners,
             metadata_revision=lane.running[0].metadata_revision,
         )
@@ -329,16 +368,19 @@ class Executor:
     def _settle(self, batch: list[tuple[Lane, WorkflowSave]], result: SaveResult) -> None:
         """After the commit: views, deliveries, messages, answers."""
         placed: list[Placed] = []
+        message_ids = iter(result.message_ids)
         fresh = result.fresh
         lost: dict[str, set[int]] = {}
         for workflow_id, seq in result.lost:
             lost.setdefault(workflow_id, set()).add(seq)
         for lane, saved in batch:
             if lane.workflow_id in fresh:
-                self._written(lane, saved, result, placed)
+                self._written(lane, saved, result, message_ids, placed)
             else:
                 self._unreserve(lane, saved, saved.owners)
                 self._beaten(lane, result, lost.get(lane.workflow_id))
+                if lane.lost_races >= RACES_MAX and lane.running:
+                    self._aside(lane, self._forward(lane))
         if placed:
             self._placement.placed(placed)
         if result.foreign:
@@ -349,6 +391,7 @@ class Executor:
         lane: Lane,
         saved: WorkflowSave,
         result: SaveResult,
+        message_ids: Iterator[int],
         placed: list[Placed],
     ) -> None:
         decision = saved.decision
@@ -382,7 +425,7 @@ class Executor:
             if birth.due_ms > lane.running[-1].event.now_ms:
                 self._placement.deadline(birth.due_ms)
         if decision.messages:
-            self._pass_on(decision, result.message_ids[lane.workflow_id])
+            self._pass_on(decision, message_ids)
         for seq, script in decision.scripts.items():
             self._answers.late(script, partial(self._script_done, lane.workflow_id, seq))
         routing.apply(lane, decision, closed_max=CLOSED_ROWS_MAX)
@@ -394,13 +437,13 @@ class Executor:
         event = routing.script_result(seq, answer, self._clock.now_ms(), self.seed())
         self._enqueue(workflow_id, Item(event))
 
-    def _pass_on(self, decision: Decision, message_ids: Sequence[int]) -> None:
+    def _pass_on(self, decision: Decision, message_ids: Iterator[int]) -> None:
         """Hand the messages that were just committed to their lanes; a crash leaves them to the inbox."""
         now_ms = self._clock.now_ms()
         self.receive(
             [
                 routing.sent(message, message_id)
-                for message, message_id in zip(decision.messages, message_ids, strict=True)
+                for message, message_id in zip(decision.messages, message_ids, strict=False)
                 if not message.parked and message.due_ms <= now_ms
             ]
         )
@@ -429,10 +472,10 @@ class Executor:
     # -- when it goes wrong ------------------------------------------------------------------
 
     def _node_lost(self, batch: list[tuple[Lane, WorkflowSave]]) -> None:
-        """Another node took this one for dead: nothing was written. A new epoch decides again."""
+        """This epoch is over: nothing was written. The beat finds that too and takes a new one; saves
+        that were on their way meanwhile must not make it take another."""
         for lane, saved in batch:
             self._unreserve(lane, saved, saved.owners)
-        self._placement.outcome_unknown()
         self._give_up([lane for lane, _ in batch], Unavailable("the node lost its lease"))
 
     def _give_up(self, lanes: Sequence[Lane], refusal: Unavailable) -> None:

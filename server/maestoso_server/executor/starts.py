@@ -13,7 +13,7 @@ from ..clock import Clock
 from ..engine.decision import Outcome
 from ..engine.events import Start
 from ..engine.state import Header, WorkflowStatus
-from ..errors import AlreadyExists, MaestosoError, Reason
+from ..errors import AlreadyExists, Reason, ResourceExhausted
 from ..payload import EMPTY, Json
 from ..store import idempotency
 from ..store.database import Database
@@ -84,11 +84,11 @@ class Starter:
                     return await self._begin(request, resolved)
                 except Outdated:
                     self._plans.forget(request.namespace)
-            raise AlreadyExists(  # pragma: no cover - definitions would have to change 20 times in a row
-                Reason.IDEMPOTENCY_CONFLICT, f"definitions of {request.namespace} change too fast"
+            raise ResourceExhausted(  # pragma: no cover - definitions would have to change 20 times in a row
+                Reason.OVERLOADED, f"definitions of {request.namespace} change too fast; start again"
             )
-        except MaestosoError as refusal:
-            return StartOutcome(error=refusal)
+        except Exception as error:  # Whatever it is, the other starts of the call have outcomes of their own.
+            return StartOutcome(error=error)
 
     async def _resolve(self, request: StartRequest) -> Resolved:
         if request.definition is not None:

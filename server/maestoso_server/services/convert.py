@@ -15,6 +15,7 @@ import msgspec
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from maestoso.admin.v1 import admin_pb2
 from maestoso.metadata.v1 import definition_pb2
 from maestoso.task.v1 import task_pb2
@@ -22,7 +23,8 @@ from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
 
 from .. import ids
 from ..engine.decision import Outcome, Verdict
-from ..engine.state import Header, Path, TaskRow, TaskStatus, WorkflowStatus
+from ..engine.names import shown_reference
+from ..engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
 from ..errors import MaestosoError
 from ..executor import KeyPolicy, StartOutcome, StartRequest
 from ..payload import Json
@@ -166,13 +168,11 @@ def started(outcome: StartOutcome) -> workflow_pb2.Started:
     return workflow_pb2.Started(workflow_id=outcome.workflow_id, existing=outcome.existing)
 
 
-def start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:
-    """One start of many. Raises what is no refusal of this one start alone."""
-    if outcome.error is None:
-        return workflow_pb2.StartOutcome(started=started(outcome))
-    if isinstance(outcome.error, MaestosoError):
-        return workflow_pb2.StartOutcome(error=refusal(outcome.error))
-    raise outcome.error
+def start_outcome(outcome: StartOutcome, refused: MaestosoError | None) -> workflow_pb2.StartOutcome:
+    """One start of many, `refused` where it was not accepted."""
+    if refused is not None:
+        return workflow_pb2.StartOutcome(error=refusal(refused))
+    return workflow_pb2.StartOutcome(started=started(outcome))
 
 
 def workflow(header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = ()) -> workflow_pb2.Workflow:
@@ -266,7 +266,7 @@ def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
         task_id=ids.task_id(workflow_id, row.seq),
         workflow_id=workflow_id,
         seq=row.seq,
-        reference=reference(row.reference, row.path),
+        reference=shown_reference(row.reference, row.path),
         task_type=row.type,
         name=row.name,
         status=task_status(row.status),
@@ -286,11 +286,6 @@ def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
         message.input = row.input.raw
         message.output = row.output.raw if row.output else b""
     return message
-
-
-def reference(base: str, path: Path) -> str:
-    """Conductor's name of a task inside loops: `work__2`, `work__2__1` when nested."""
-    return base + "".join(f"__{turn}" for turn in path)
 
 
 def task_status(status: TaskStatus) -> task_pb2.TaskStatus.ValueType:
@@ -320,7 +315,9 @@ def overwrite(rule: int) -> metadata.Overwrite:
         raise invalid("overwrite", f"is {rule}, which this server does not know") from None
 
 
-def workflow_definition(found: metadata.Definition, *, document: bool = True) -> definition_pb2.WorkflowDefinition:
+def workflow_definition(
+    found: metadata.Definition, *, document: bool = True
+) -> definition_pb2.WorkflowDefinition:
     """A registered workflow definition with the facts that its document tells."""
     facts = documents.workflow_facts(found.document)
     return definition_pb2.WorkflowDefinition(
@@ -441,7 +438,7 @@ def open_task(workflow_id: str, waiting: Waiting) -> admin_pb2.OpenTask:
     row = waiting.row
     return admin_pb2.OpenTask(
         task_id=ids.task_id(workflow_id, row.seq),
-        reference=reference(row.reference, row.path),
+        reference=shown_reference(row.reference, row.path),
         task_type=row.type,
         status=task_status(row.status),
         attempt=row.attempt,

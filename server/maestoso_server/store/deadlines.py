@@ -21,16 +21,19 @@ class Claim(NamedTuple):
     workflow_id: str
     seq: int
     until_ms: int
+    due_ms: int
+    """When it was due."""
 
 
 # $1 now, $2 end of the claim, $3 rows at most
 _CLAIM = """
 UPDATE deadline d SET due_ms = $2
 FROM (
-  SELECT workflow_id, seq FROM deadline WHERE due_ms <= $1 ORDER BY due_ms LIMIT $3 FOR UPDATE SKIP LOCKED
+  SELECT workflow_id, seq, due_ms FROM deadline WHERE due_ms <= $1
+  ORDER BY due_ms LIMIT $3 FOR UPDATE SKIP LOCKED
 ) p
 WHERE d.workflow_id = p.workflow_id AND d.seq = p.seq
-RETURNING d.workflow_id, d.seq
+RETURNING d.workflow_id, d.seq, p.due_ms
 """
 
 
@@ -38,7 +41,7 @@ async def claim(conn: Connection, *, now_ms: int, limit: int = 1000) -> list[Cla
     """Due deadlines, the longest due first, that no other node has claimed."""
     until_ms = now_ms + CLAIM_MS
     rows = await conn.fetch(_CLAIM, now_ms, until_ms, limit)
-    return [Claim(str(row["workflow_id"]), row["seq"], until_ms) for row in rows]
+    return [Claim(str(row["workflow_id"]), row["seq"], until_ms, row["due_ms"]) for row in rows]
 
 
 # $1 workflow ids, $2 seqs, $3 ends of the claims

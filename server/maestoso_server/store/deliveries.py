@@ -100,8 +100,13 @@ class OwnedDue:
     started_ms: int
     progress_ms: int
     worker_id: str
-    lost: bool
+    session_id: str | None
+    """None: it is lost."""
     unread: bool
+
+    @property
+    def lost(self) -> bool:
+        return self.session_id is None
 
 
 @dataclass(slots=True)
@@ -355,7 +360,7 @@ async def ended_rows(conn: Connection, *, epoch: int, limit: int = 1000) -> list
 # $1 epoch, $2 now, $3 rows at most
 _DUE_OWNED = f"""
 SELECT workflow_id, seq, delivery, deadline_ms, started_ms, progress_ms, worker_id,
-       session_id IS NULL AS lost, session_id IS NULL AND unread >= {MOST_UNREAD} AS unread
+       session_id::text, session_id IS NULL AND unread >= {MOST_UNREAD} AS unread
 FROM task_queue WHERE owner_epoch = $1 AND deadline_ms <= $2 AND NOT ended
 ORDER BY deadline_ms LIMIT $3
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -27,7 +27,7 @@ MOST_BYTES = 7_900
 class Listener(Protocol):
     """Who is told. Nothing here may block."""
 
-    def rows_wait(self, namespace: str, queue: str) -> None:
+    def queue_waits(self, namespace: str, queue: str) -> None:
         """Rows wait in this queue, which another node has no room for."""
         ...
 
@@ -77,16 +77,13 @@ class Batch(msgspec.Struct, array_like=True):
 class Hints:
     """Sends this node's hints and hears those of the others. `run` until cancelled."""
 
-    def __init__(self, *, database: Database, listener: Listener) -> None:
+    def __init__(self, *, database: Database, listener: Listener, epoch: Callable[[], int]) -> None:
+        """`epoch`: this node's, now."""
         self._database = database
         self._listener = listener
-        self._epoch = 0
+        self._epoch = epoch
         self._batch = Batch(0)
         self._asked = asyncio.Event()
-
-    def use_epoch(self, epoch: int) -> None:
-        """This node is `epoch` from now on."""
-        self._epoch = epoch
 
     def rows_wait(self, namespace: str, queue: str) -> None:
         """Rows wait for which no session here has room."""
@@ -142,7 +139,7 @@ class Hints:
             if conn.raw.is_closed():
                 raise Unavailable("the connection for hints has ended")
             batch, self._batch = self._batch, Batch(0)
-            batch.sender = self._epoch
+            batch.sender = self._epoch()
             await self._send(conn, batch)
             await asyncio.sleep(INTERVAL_S)
 
@@ -163,14 +160,14 @@ class Hints:
         except msgspec.DecodeError:
             # Of a newer version; its hints are found by the beat.
             return
-        if batch.sender == self._epoch:
+        if batch.sender == self._epoch():
             return
         self._tell(batch)
 
     def _tell(self, batch: Batch) -> None:
-        listener, epoch = self._listener, self._epoch
+        listener, epoch = self._listener, self._epoch()
         for namespace, queue in batch.queues:
-            listener.rows_wait(namespace, queue)
+            listener.queue_waits(namespace, queue)
         for target, workflow_id in batch.messages:
             if target == epoch:
                 listener.messages_wait(workflow_id)

@@ -46,7 +46,8 @@ class Posted:
 
 async def put(conn: Connection, posts: Sequence[Post], *, epoch: int) -> Posted:
     """Put messages in one statement. A (workflow, seq) may be spoken for once."""
-    order = sorted(range(len(posts)), key=lambda place: (posts[place].workflow_id, posts[place].delivery or ()))
+    keys = [(post.workflow_id, post.delivery or ()) for post in posts]
+    order = sorted(range(len(posts)), key=keys.__getitem__)
     ordered = [posts[place] for place in order]
     deliveries = [post.delivery or (None, None) for post in ordered]
     rows = await conn.fetch(

@@ -242,8 +242,8 @@ SELECT (SELECT d.due_ms FROM deadline d WHERE d.workflow_id = $1 AND d.seq = 0) 
 
 # $1 workflow, $2 generation, $3 after this seq, $4 at most
 _OPEN_TASKS = f"""/* explain open tasks */
-SELECT {_BARE_COLUMNS}, q.queue, q.owner_epoch, q.session_id, q.delivery, q.due_ms, q.deadline_ms, q.worker_id,
-  d.due_ms, coalesce(q.task_limit, 0),
+SELECT {_BARE_COLUMNS}, q.queue, q.owner_epoch, q.session_id, q.delivery, q.due_ms, q.deadline_ms,
+  q.worker_id, d.due_ms, coalesce(q.task_limit, 0),
   CASE WHEN q.task_limit > 0 THEN (
     SELECT count(*) FROM task_queue o WHERE o.namespace = q.namespace AND o.task_type = q.task_type
       AND o.owner_epoch IS NOT NULL AND o.owner_epoch >= 0 AND o.task_limit > 0 AND NOT o.ended)

@@ -111,8 +111,9 @@ SELECT {HEADER_COLUMNS},
     SELECT array_agg(ROW({TASK_COLUMNS}) ORDER BY t.seq)
     FROM chain c JOIN task t ON t.workflow_id = w.id AND t.seq = c.seq)
   END AS tasks,
-  (SELECT array_agg(ROW(x.id, x.sender_id, x.kind, x.body, x.due_ms, x.origin_epoch) ORDER BY x.id) FROM inbox x
-   WHERE x.workflow_id = n.id AND NOT x.parked AND x.outcome IS NULL AND x.due_ms <= $5::bigint) AS messages,
+  (SELECT array_agg(ROW(x.id, x.sender_id, x.kind, x.body, x.due_ms, x.origin_epoch) ORDER BY x.id)
+   FROM inbox x WHERE x.workflow_id = n.id AND NOT x.parked AND x.outcome IS NULL AND x.due_ms <= $5::bigint
+  ) AS messages,
   n.place
 FROM (
   SELECT i.id, i.place, (SELECT array_agg(s.seq) FROM unnest($2::integer[], $3::integer[]) s(place, seq)

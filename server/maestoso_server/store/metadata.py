@@ -89,7 +89,9 @@ SELECT count(*) FROM made"""
 async def list_namespaces(conn: Connection, *, after: str = "", limit: int = 100) -> list[tuple[str, int]]:
     """(name, created_ms), by name, those after `after`."""
     rows = await conn.fetch(
-        "SELECT s.name, s.created_ms FROM namespace s WHERE s.name > $1 ORDER BY s.name LIMIT $2", after, limit
+        "SELECT s.name, s.created_ms FROM namespace s WHERE s.name > $1 ORDER BY s.name LIMIT $2",
+        after,
+        limit,
     )
     return [(row["name"], row["created_ms"]) for row in rows]
 
@@ -308,7 +310,8 @@ FROM task_definition d WHERE d.namespace = $1 AND d.name = $2"""
 async def get_task_documents(conn: Connection, namespace: str, names: Sequence[str]) -> dict[str, bytes]:
     """The documents of those task definitions that exist."""
     rows = await conn.fetch(
-        "SELECT d.name, d.document FROM task_definition d WHERE d.namespace = $1 AND d.name = ANY ($2::text[])",
+        "SELECT d.name, d.document FROM task_definition d"
+        " WHERE d.namespace = $1 AND d.name = ANY ($2::text[])",
         namespace,
         list(names),
     )

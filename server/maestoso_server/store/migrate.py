@@ -71,7 +71,8 @@ async def migrate(url: str, *, now_ms: int, known: Sequence[Migration] | None = 
             await asyncio.sleep(POLL_S)
         await conn.execute(
             "CREATE TABLE IF NOT EXISTS schema_migration ("
-            " version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_ms bigint NOT NULL)"
+            " version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL,"
+            " applied_ms bigint NOT NULL)"
         )
         recorded = await _recorded(conn)
         _refuse_misfit(recorded, known)

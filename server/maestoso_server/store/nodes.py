@@ -79,8 +79,8 @@ class Pulse:
     session_due_ms: int | None
     """When the next of this node's ended streams expires."""
     sessions: int
-    """How many ACTIVE sessions are this node's: another number than its open streams means that
-    some have moved."""
+    """How many ACTIVE sessions are this node's: another number than its open streams means that some
+    have moved, or that a row has no stream (`sessions.serving`)."""
     ended: bool
     """Rows of this node are marked ended."""
     answered: bool
@@ -124,13 +124,19 @@ async def new_epoch(conn: Connection) -> int:
     return epoch
 
 
-async def prove_life(conn: Connection, epoch: int) -> None:
-    """Hold the lock of this epoch for as long as the connection lives. Before `register`."""
-    await conn.execute("SELECT pg_advisory_lock($1::int, $2::int)", _LIFE_LOCK, epoch)
+async def prove_life(conn: Connection, epoch: int) -> bool:
+    """Hold the lock of this epoch for as long as the connection lives; before `register`.
+
+    False: another connection holds it, such as an own one that Postgres has not yet given up. Try
+    again with the next beat."""
+    # $1 and $2 name the lock
+    proven: bool = await conn.fetchval("SELECT pg_try_advisory_lock($1::int, $2::int)", _LIFE_LOCK, epoch)
+    return proven
 
 
 async def stop_proving(conn: Connection, epoch: int) -> None:
     """Give the lock of an epoch back that this connection held."""
+    # $1 and $2 name the lock
     await conn.execute("SELECT pg_advisory_unlock($1::int, $2::int)", _LIFE_LOCK, epoch)
 
 
@@ -181,11 +187,11 @@ def _epochs(name: str, table: str, column: str, condition: str) -> str:
 )"""
 
 
-# $1 epoch, $2 now, $3 new end of the lease, $4 degraded, $5 namespaces and $6 queues with room,
-# $7 whether fallen locks count, $8 the lock's first half
+# $1 epoch, $2 now, $3 new end of the lease, $4 namespaces and $5 queues with room, $6 whether fallen
+# locks count, $7 the lock's first half
 _PULSE = f"""
 WITH RECURSIVE beat AS (
-  UPDATE node SET lease_until_ms = $3, degraded = $4 WHERE epoch = $1 RETURNING draining
+  UPDATE node SET lease_until_ms = $3 WHERE epoch = $1 RETURNING draining
 ),
 {_epochs("owners", "task_queue", "owner_epoch", "")},
 {_epochs("servers", "session", "epoch", "")},
@@ -194,7 +200,7 @@ WITH RECURSIVE beat AS (
 dead AS (
   SELECT epoch FROM node
   WHERE epoch <> $1
-    AND (lease_until_ms < $2 OR CASE WHEN $7 THEN pg_try_advisory_xact_lock_shared($8::int, epoch::int) END)
+    AND (lease_until_ms < $2 OR CASE WHEN $6 THEN pg_try_advisory_xact_lock_shared($7::int, epoch::int) END)
 ),
 orphan AS (
   SELECT e.epoch FROM (
@@ -221,7 +227,7 @@ SELECT
   ARRAY(SELECT epoch FROM dead ORDER BY epoch) AS dead,
   ARRAY(SELECT epoch FROM orphan ORDER BY epoch) AS orphans,
   ARRAY(
-    SELECT ROW(a.namespace, a.queue) FROM unnest($5::text[], $6::text[]) AS a(namespace, queue)
+    SELECT ROW(a.namespace, a.queue) FROM unnest($4::text[], $5::text[]) AS a(namespace, queue)
     WHERE (
       SELECT true FROM task_queue q
       WHERE q.namespace = a.namespace AND q.queue = a.queue AND q.owner_epoch IS NULL AND NOT q.ended LIMIT 1
@@ -241,7 +247,6 @@ async def pulse(
     epoch: int,
     queues: Sequence[tuple[str, str]],
     now_ms: int,
-    degraded: bool = False,
     trust_locks: bool = False,
 ) -> Pulse:
     """The beat: the lease runs `LEASE_MS` from `now_ms`; and everything that is due for this node,
@@ -254,7 +259,6 @@ async def pulse(
         epoch,
         now_ms,
         now_ms + LEASE_MS,
-        degraded,
         [namespace for namespace, _ in queues],
         [queue for _, queue in queues],
         trust_locks,

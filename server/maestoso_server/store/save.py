@@ -30,12 +30,14 @@ from operator import attrgetter
 from typing import Any
 
 from ..engine.decision import Decision
+from ..ids import MAX_SEQ
 from .database import Connection
 from .rows import (
     changed_payload,
     saved_birth,
     saved_change,
     saved_header,
+    saved_key,
     saved_payload,
     saved_start,
     saved_task,
@@ -87,9 +89,7 @@ class SaveResult:
     """Inbox ids of the fresh decisions' messages, in the order of the batch."""
 
 
-async def save(
-    conn: Connection, batch: Sequence[WorkflowSave], *, epoch: int, now_ms: int
-) -> SaveResult:
+async def save(conn: Connection, batch: Sequence[WorkflowSave], *, epoch: int, now_ms: int) -> SaveResult:
     """Write up to about 200 decisions in one transaction. `epoch` is this node's.
 
     Raises `Unavailable`; any other error is a bug and nothing was written. Costs one round trip, a
@@ -173,11 +173,11 @@ class _Arrays:
         self._unguarded = False
         previous = ""
         for n, item in enumerate(self.advancing, 1):
-            previous = _refuse_twice(previous, item)
+            previous = _refuse_bug(previous, item)
             self._add_advance(n, item)
             self._add_common(n, item, now_ms)
         for n, item in enumerate(self.starting, len(self.advancing) + 1):
-            previous = _refuse_twice(previous, item)
+            previous = _refuse_bug(previous, item)
             self._add_start(n, item)
             self._add_common(n, item, now_ms)
         self._rows["keys"].sort()
@@ -218,24 +218,33 @@ class _Arrays:
         rows["starts"].append(saved_start(n, header, item.metadata_revision))
         rows["start_payloads"].append(saved_payload(n, header))
         if header.idempotency_key is not None:
-            rows["keys"].append(
-                (header.namespace, header.idempotency_key, header.id, header.created_ms, item.metadata_revision)
-            )
+            rows["keys"].append(saved_key(header, item.metadata_revision))
 
     def _add_common(self, n: int, item: WorkflowSave, now_ms: int) -> None:
         decision, rows = item.decision, self._rows
         if decision.inserted:
             rows["task_inserts"] += [saved_task(n, row) for row in decision.inserted]
         if decision.updated:
-            rows["task_changes"] += [saved_change(n, row) for row in sorted(decision.updated, key=_seq)]
+            changed = decision.updated
+            if len(changed) > 1:
+                changed = sorted(changed, key=_seq)
+            rows["task_changes"] += [saved_change(n, row) for row in changed]
         if decision.births:
             self._add_births(n, item, now_ms)
         if decision.messages:
             rows["messages"] += [
                 (n, m.workflow_id, m.kind, m.body.raw, m.due_ms, m.parked) for m in decision.messages
             ]
-        counted = self._add_rare(n, item)
-        counted += len(decision.updated)
+        counted = len(decision.updated)
+        if (
+            decision.deadlines
+            or item.messages
+            or decision.consumed
+            or decision.deleted
+            or decision.fragments
+            or item.answers
+        ):
+            counted += self._add_rare(n, item)
         if item.expected_revision:
             counted += 1 + decision.payload_changed + len(item.deliveries) + len(item.expired)
         rows["expected"].append(counted)
@@ -268,7 +277,7 @@ class _Arrays:
                     session_id = None
                 else:
                     place = self._place(header.namespace, birth.queue, 99 - birth.priority)
-            self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place, now_ms))
+            self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place))
 
     def _place(self, namespace: str, queue: str, rank: int) -> int:
         key = (namespace, queue, rank)
@@ -332,11 +341,14 @@ def _workflow_id(item: WorkflowSave) -> str:
 _seq = attrgetter("seq")
 
 
-def _refuse_twice(previous: str, item: WorkflowSave) -> str:
-    workflow_id = item.decision.header.id
-    if workflow_id == previous:
-        raise ValueError(f"workflow {workflow_id} is in the batch twice: its second write would be lost")
-    return workflow_id
+def _refuse_bug(previous: str, item: WorkflowSave) -> str:
+    """What must never reach the database; returns the workflow's id."""
+    header = item.decision.header
+    if header.id == previous:
+        raise ValueError(f"workflow {header.id} is in the batch twice: its second write would be lost")
+    if header.open < 0 or not 0 < header.next_seq <= MAX_SEQ:
+        raise ValueError(f"workflow {header.id}: {header.open} open rows, next seq {header.next_seq}")
+    return header.id
 
 
 # ---- the statement -----------------------------------------------------------------------------
@@ -560,7 +572,7 @@ def _queue(array: Array) -> list[str]:
     session_id = CASE WHEN h.wake_ms IS NULL THEN q.session_id END,
     due_ms = coalesce(h.wake_ms, q.due_ms),
     deadline_ms = CASE WHEN h.wake_ms IS NULL THEN q.deadline_ms WHEN h.wake_ms > $2 THEN h.wake_ms END,
-    unread = 0, started_ms = 0, progress_ms = 0, worker_id = ''
+    unread = 0, progress_ms = 0, worker_id = ''
   FROM held h
   WHERE q.workflow_id = {_id("h")} AND q.seq = h.seq AND h.found
     AND (h.wake_ms IS NOT NULL OR (h.owner_epoch > 0 AND h.owner_epoch <> $1)) RETURNING 1)""",
@@ -591,7 +603,7 @@ def _births(array: Array) -> list[str]:
     CASE WHEN {owned} THEN $1 WHEN i.due_ms > $2 THEN -1 END,
     CASE WHEN {owned} THEN i.session_id END,
     ({owned})::integer,
-    CASE WHEN {owned} THEN i.deadline_ms WHEN i.due_ms > $2 THEN i.due_ms END
+    CASE WHEN i.due_ms > $2 THEN i.due_ms END
   FROM alive a {probed} CROSS JOIN unnest({array["births"]}) i WHERE a.ids[i.n] <> {NOBODY})""")
     return parts
 

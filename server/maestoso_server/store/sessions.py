@@ -324,27 +324,23 @@ async def expire(
     )
 
 
-# $1 epoch, $2 sessions
-_MOVED = """
-SELECT a.session_id FROM unnest($2::uuid[]) AS a(session_id)
-WHERE (SELECT true FROM session s WHERE s.session_id = a.session_id AND s.epoch = $1) IS NULL
-"""
+async def serving(conn: Connection, *, epoch: int) -> set[str]:
+    """The sessions whose stream is at this node, as the database has it."""
+    # $1 epoch
+    rows = await conn.fetch("SELECT session_id FROM session WHERE epoch = $1 AND expires_ms IS NULL", epoch)
+    return {str(row["session_id"]) for row in rows}
 
 
-async def moved(conn: Connection, *, epoch: int, session_ids: Sequence[str]) -> set[str]:
-    """Those of the sessions that this node believes to serve and that are not its own any more."""
-    return {str(row["session_id"]) for row in await conn.fetch(_MOVED, epoch, session_ids)}
-
-
-# $1 epoch, $2 session
+# $1 epoch, $2 session, $3 now
 _PASS_ON = f"""
 WITH {ALIVE},
 followed AS (
-  UPDATE task_queue q SET owner_epoch = p.epoch
+  UPDATE task_queue q SET owner_epoch = p.epoch, deadline_ms = $3
   FROM (
     SELECT q.workflow_id, q.seq, s.epoch
     FROM task_queue q JOIN session s ON s.session_id = q.session_id JOIN node n ON n.epoch = s.epoch
-    WHERE q.session_id = $2 AND q.owner_epoch = $1 AND s.epoch <> $1 AND EXISTS (SELECT FROM alive)
+    WHERE q.session_id = $2 AND q.owner_epoch = $1 AND s.epoch <> $1 AND NOT q.ended
+      AND EXISTS (SELECT FROM alive)
     ORDER BY q.workflow_id, q.seq FOR UPDATE OF q SKIP LOCKED
   ) p
   WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
@@ -354,11 +350,12 @@ SELECT f.workflow_id, f.seq FROM alive LEFT JOIN followed f ON true
 """
 
 
-async def pass_on(conn: Connection, *, epoch: int, session_id: str) -> set[Key]:
+async def pass_on(conn: Connection, *, epoch: int, session_id: str, now_ms: int) -> set[Key]:
     """The old node's half of 9: rows of mine that were born for a session while it moved follow it.
 
-    Raises `NodeLost`."""
-    rows = await conn.fetch(_PASS_ON, epoch, session_id)
+    They are due there at once: that node does not know them yet, and sends them (again) under
+    their delivery. Raises `NodeLost`."""
+    rows = await conn.fetch(_PASS_ON, epoch, session_id, now_ms)
     if not rows:
         raise NodeLost(epoch)
     return {Key(str(row["workflow_id"]), row["seq"]) for row in rows if row["seq"] is not None}

@@ -45,4 +45,4 @@ def arm(turn: Turn, node: Node, seq: int) -> None:
     policy = node.policy
     if policy.row_clock:
         limits = [limit for limit in (policy.timeout_s, policy.total_s) if limit]
-        turn.deadlines[seq] = turn.now + min(limits) * 1000
+        turn.deadlines[seq] = turn.now_ms + min(limits) * 1000

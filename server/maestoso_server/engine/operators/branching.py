@@ -74,6 +74,7 @@ def _choose(turn: Turn, node: Node, row: TaskRow, value: Any) -> None:
     if head is not None:
         shown["hasChildren"] = "true"
     mine.input = Json.of(shown)
+    output: dict[str, Any]
     if node.kind == DECISION:
         output = {"caseOutput": [key]}
     else:

@@ -48,7 +48,9 @@ def prepare_run(turn: Turn, node: Node, row: TaskRow) -> ChildAnswer | None:
     name, definition = asked["subWorkflowName"], asked["subWorkflowDefinition"]
     if definition is None and (not isinstance(name, str) or not name):
         raise Unusable(f"The sub-workflow of task {node.reference} has no name")
-    answer: ChildAnswer | None = turn.ask(Child(name or "", _version(asked["subWorkflowVersion"]), definition))
+    answer: ChildAnswer | None = turn.ask(
+        Child(name or "", _version(asked["subWorkflowVersion"]), _inline(definition))
+    )
     return answer
 
 
@@ -96,6 +98,10 @@ def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> Non
     )
 
 
+def _inline(definition: Any) -> Json | None:
+    return None if definition is None else Json.of(definition)
+
+
 def _priority(asked: Any, inherited: int) -> int:
     if isinstance(asked, bool) or not isinstance(asked, int | float):
         return inherited
@@ -109,7 +115,7 @@ def prepare_start(turn: Turn, _node: Node, row: TaskRow) -> ChildAnswer | None:
     request = _request(row)
     version = request.get("version")
     answer: ChildAnswer | None = turn.ask(
-        Child(str(request.get("name") or ""), _version(version), request.get("workflowDef"))
+        Child(str(request.get("name") or ""), _version(version), _inline(request.get("workflowDef")))
     )
     return answer
 
@@ -146,7 +152,9 @@ def run_start(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) 
             version=answer.version,
             snapshot_id=answer.snapshot_id,
             input=Json.of(given if isinstance(given, dict) else {}),
-            task_to_domain=Json.of(domains) if isinstance(domains, dict) and domains else header.task_to_domain,
+            task_to_domain=Json.of(domains)
+            if isinstance(domains, dict) and domains
+            else header.task_to_domain,
             priority=_priority(request.get("priority"), 0),
             correlation_id=request.get("correlationId") or header.correlation_id,
             orphan=True,

@@ -47,4 +47,4 @@ def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, 
     row.started_ms = 0
     row.domain = domain
     row.callback_after_s = node.start_delay_s
-    enqueue(turn, row, turn.policy_of(row, node), turn.now + node.start_delay_s * 1000)
+    enqueue(turn, row, turn.policy_of(row, node), turn.now_ms + node.start_delay_s * 1000)

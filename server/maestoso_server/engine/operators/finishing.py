@@ -55,11 +55,13 @@ def script(turn: Turn, row: TaskRow, language: str, text: str, value: Any) -> Sc
 def wait_for_script(turn: Turn, row: TaskRow, language: str, text: str, value: Any) -> None:
     """The script is slow: leave the row open, its value comes as a `Result`."""
     mine = turn.edit(row)
-    turn.set_state(mine, evaluating=True, due=turn.now + PATIENCE_MS)
+    turn.set_state(mine, evaluating=True, due=turn.now_ms + PATIENCE_MS)
     turn.scripts[mine.seq] = Script(language, text, encode(value))
-    turn.deadlines[mine.seq] = turn.now + PATIENCE_MS
+    turn.deadlines[mine.seq] = turn.now_ms + PATIENCE_MS
 
 
 def language_of(evaluator: str | None) -> str | None:
     """The evaluators' name of a Conductor `evaluatorType`; None where there is none."""
-    return {"javascript": "javascript", "graaljs": "javascript", "python": "python"}.get(evaluator or "javascript")
+    return {"javascript": "javascript", "graaljs": "javascript", "python": "python"}.get(
+        evaluator or "javascript"
+    )

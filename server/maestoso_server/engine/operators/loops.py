@@ -38,7 +38,19 @@ def birth(turn: Turn, node: Node, path: Path, scope: int, value: Json) -> None:
 class _Verdict:
     """What comes after a turn."""
 
-    __slots__ = ("again", "answer", "error", "failed", "item", "listed", "node", "old", "output", "row", "what")
+    __slots__ = (
+        "again",
+        "answer",
+        "error",
+        "failed",
+        "item",
+        "listed",
+        "node",
+        "old",
+        "output",
+        "row",
+        "what",
+    )
 
     def __init__(self, node: Node, row: TaskRow) -> None:
         self.node = node
@@ -177,12 +189,14 @@ def _next(turn: Turn, found: _Verdict) -> None:
     state = row.state or {}
     number = state["turn"] + 1
     row.state = {"turn": number, "live": 1, "keep": state.get("keep", 0)}
+    if state.get("passed"):
+        row.state["passed"] = True
     counters: dict[str, Any] = {"iteration": number}
     if found.listed:
         counters["loopIndex"] = number - 1
         counters["loopItem"] = found.item
     row.output = Json.of(counters)
-    row.updated_ms = turn.now
+    row.updated_ms = turn.now_ms
     head = found.node.branches[0]
     if head is not None:
         turn.first((BIRTH, head.reference, (*row.path, number), row.seq))

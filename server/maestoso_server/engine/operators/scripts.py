@@ -14,7 +14,9 @@ from .finishing import Unusable, finish, language_of, script, wait_for_script
 _MISSING_QUERY = "Missing 'queryExpression' in input parameters"
 
 
-def prepare_run(turn: Turn, node: Node, row: TaskRow) -> tuple[tuple[str, str, Any] | None, ScriptAnswer | None]:
+def prepare_run(
+    turn: Turn, node: Node, row: TaskRow
+) -> tuple[tuple[str, str, Any] | None, ScriptAnswer | None]:
     """((language, text, input), its answer); no script where `value-param` needs none."""
     inputs = row.input.value
     if node.kind == JQ:
@@ -36,7 +38,7 @@ def prepare_run(turn: Turn, node: Node, row: TaskRow) -> tuple[tuple[str, str, A
                 retriable=True,
             )
         text = _text(body, "scriptExpression")
-        what = ("javascript", f"(function(){{\n{text}\n}})()", inputs)
+        what = ("javascript-function", text, inputs)
     return what, script(turn, row, *what)
 
 

@@ -19,7 +19,7 @@ def prepare_run(turn: Turn, node: Node, row: TaskRow) -> tuple[int | None, list[
     if node.kind == WAIT:
         inputs = row.input.value
         try:
-            due = wait_due_ms(inputs.get("duration"), inputs.get("until"), turn.now)
+            due = wait_due_ms(inputs.get("duration"), inputs.get("until"), turn.now_ms)
         except WaitError as error:
             raise Unusable(str(error)) from error
     parked: list[tuple[int, Any]] = []
@@ -36,7 +36,7 @@ def run(turn: Turn, node: Node, row: TaskRow, found: tuple[int | None, list[tupl
         turn.consumed.append(number)
         turn.unpark(node.reference, last=len(parked) == 1)
         finish(turn, node, row, event.status, event.output, event.reason)
-    elif due is not None and due <= turn.now:
+    elif due is not None and due <= turn.now_ms:
         finish(turn, node, row, TaskStatus.COMPLETED)
     elif due is not None:
         mine = turn.edit(row)

@@ -23,7 +23,7 @@ def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> Any:
 
 
 def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, str]) -> None:
-    now = turn.now
+    now = turn.now_ms
     header = turn.header
     value, domain = prepared
     seq = header.next_seq
