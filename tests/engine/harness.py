@@ -172,7 +172,9 @@ class World:
             if due is None:
                 break
             self.now_ms = max(self.now_ms, due[0])
-            self.happen(due[1], self.due(due[1], due[2]))
+            (outcome,) = self.happen(due[1], self.due(due[1], due[2]))
+            if outcome.verdict == Verdict.STALE:
+                self.workflows[due[1]].deadlines.pop(due[2], None)
         self.now_ms = end
 
     def due(self, workflow_id: str, seq: int) -> Due:

@@ -9,6 +9,7 @@ from .decision import APPLIED, MessageKind, Outcome, Verdict
 from .ending import end, failed_rows, open_rows, prepare_output
 from .events import ChildRevived, Continue, Pause, Restart, Resume, Retry, Signal, Start, Terminate
 from .names import split_reference
+from .needs import Definition
 from .plan import DYNAMIC_FORK, HUMAN, WAIT
 from .results import stale
 from .state import TaskRow, TaskStatus, View, WorkflowStatus
@@ -146,7 +147,7 @@ def _rename_end(turn: Turn, event: Terminate) -> Outcome:
 
 
 def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
-    """From the beginning, in a new generation. The plan must be that of `event.snapshot_id`."""
+    """From the beginning, in a new generation, on newer definitions if the event says so."""
     header = turn.header
     if header.status < _ENDED:
         return refused(f"Workflow: {header.id} is not in terminal state, unable to restart.")
@@ -154,6 +155,11 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
         return refused(f"Workflow: {header.id} is non-restartable")
     if continues(header):
         return _behind()
+    if event.snapshot_id is not None and event.snapshot_id != header.snapshot_id:
+        plan = turn.ask(Definition(event.snapshot_id))
+        if plan is None:
+            return None
+        turn.plan = plan
     header.generation += 1
     if event.snapshot_id is not None:
         header.snapshot_id = event.snapshot_id

@@ -70,11 +70,13 @@ class Faults(Protocol):
 class Connection:
     """One connection. Statements are prepared once and then known by their text."""
 
-    __slots__ = ("_faults", "raw")
+    __slots__ = ("_faults", "raw", "returned")
 
     def __init__(self, raw: Any, faults: Faults | None = None) -> None:
         self.raw = raw
         self._faults = faults
+        self.returned = False
+        """It went back to the pool: whoever still has it must not use it."""
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         return await self._run(self.raw.fetch, sql, args)  # type: ignore[no-any-return]
@@ -112,8 +114,17 @@ class Connection:
         except (*_AWAY, asyncpg.InterfaceError) as error:
             raise self._unavailable(error) from error
 
+    def _lost(self) -> bool:
+        """The connection is gone, which takes it out of the pool at once; a use after its block is our bug."""
+        if self.returned:
+            return False
+        try:
+            return bool(self.raw.is_closed())
+        except asyncpg.InterfaceError:
+            return True
+
     def _unavailable(self, error: BaseException) -> BaseException:
-        if isinstance(error, asyncpg.InterfaceError) and not self.raw.is_closed():
+        if isinstance(error, asyncpg.InterfaceError) and not self._lost():
             return error
         return Unavailable(f"{type(error).__name__}: {error}", unknown=not isinstance(error, _UNDONE))
 
@@ -188,9 +199,11 @@ class Database:
             raw = await self._pool.acquire()
         except (*_AWAY, asyncpg.InterfaceError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
+        conn = Connection(raw, self._faults)
         try:
-            yield Connection(raw, self._faults)
+            yield conn
         finally:
+            conn.returned = True
             await self._pool.release(raw)
 
     async def dedicated(self) -> Connection:
