@@ -284,8 +284,6 @@ def _refuse(error: object, status: int) -> int:
 
 
 def _client(arguments: Arguments) -> int:
-    try:
-        from maestoso._cli import main as client
-    except ModuleNotFoundError as error:
-        return _refuse(f"{error.name} is not installed: pip install 'maestoso[cli]'", 1)
+    from maestoso._cli import main as client
+
     return client(arguments)

@@ -59,6 +59,8 @@ ALONE_MS = 1_000
 """How long a stopping server that is the only one waits for its workers: they have nowhere to go."""
 CALLS_S = 2.0
 """How long calls under way may still take once the streams are gone."""
+CLOSE_S = 5.0
+"""How long statements under way may still take after that."""
 LOOK_S = 0.02
 """How often a stopping server looks whether its workers are gone."""
 DEPTHS_KEPT_MS = 2_000
@@ -100,7 +102,7 @@ class Server:
         tracer = make_tracer(self.config.tracing)
         started.callback(tracer.close)
         database = await self._open_database()
-        started.push_async_callback(database.close)
+        started.push_async_callback(_close, database)
         evaluators = self._make_evaluators()
         started.push_async_callback(evaluators.stop)
 
@@ -148,6 +150,7 @@ class Server:
             clock=self.clock,
             max_size=self.config.database_connections,
             statement_cache_size=STATEMENTS_KEPT if self.config.statement_cache else 0,
+            statement_s=self.config.statement_timeout_ms / 1000,
             faults=self._faults,
         )
         try:
@@ -375,6 +378,15 @@ def _bind(server: grpc.aio.Server, config: Config) -> str:
     if not bound:
         raise OSError(f"cannot listen on grpc address {address}: it is taken, or not this machine's")
     return join_address(host, bound)
+
+
+async def _close(database: Database) -> None:
+    """Close the connections; cut those that do not end by themselves."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await database.close()
+    except TimeoutError:
+        database.terminate()
 
 
 async def _until_empty(dispatcher: Dispatcher, seconds: float) -> None:

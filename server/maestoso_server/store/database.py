@@ -41,6 +41,8 @@ _AWAY = (
     OSError,
     TimeoutError,
 )
+_REFUSALS = (*_AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What can be the matter with a first connection: the address, the role, the database, its state."""
 _UNDONE = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError, asyncpg.ReadOnlySQLTransactionError)
 
 
@@ -105,6 +107,10 @@ class Connection:
             answer = await call(sql, *args)
             await self._faults.after(sql, self.raw.terminate)
             return answer
+        except asyncpg.InternalClientError as error:
+            # The connection broke at a moment that the driver did not expect.
+            self.raw.terminate()
+            raise Unavailable(f"{type(error).__name__}: {error}", unknown=True) from error
         except (*_AWAY, asyncpg.InterfaceError) as error:
             raise self._unavailable(error) from error
 
@@ -123,16 +129,27 @@ class Connection:
         return Unavailable(f"{type(error).__name__}: {error}", unknown=not isinstance(error, _UNDONE))
 
 
+async def connect_alone(url: str) -> Any:
+    """A plain connection of the driver, for migrations. Raises Unavailable, as `Database.open` does."""
+    try:
+        return await asyncpg.connect(url)
+    except _REFUSALS as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+
 class Database:
     """The pool of one process. Made by `open`, ended by `close`.
 
     Each new connection reads the database's clock into `clock`.
     """
 
-    def __init__(self, url: str, clock: Clock, statement_cache_size: int, faults: Faults | None) -> None:
+    def __init__(
+        self, url: str, clock: Clock, statement_cache_size: int, statement_s: float, faults: Faults | None
+    ) -> None:
         self.url = url
         self._clock = clock
         self._statement_cache_size = statement_cache_size
+        self._statement_s = statement_s
         self._faults = faults
         self._pool: Any = None
 
@@ -145,11 +162,15 @@ class Database:
         min_size: int = 2,
         max_size: int = 10,
         statement_cache_size: int = 1024,
+        statement_s: float = 30.0,
         faults: Faults | None = None,
     ) -> Database:
         """Connect. `statement_cache_size` 0 is for a pooler in transaction mode (PgBouncer): nothing is
-        prepared by name and no setting is sent, so the role must carry `PINNED_PLANS` there."""
-        database = cls(url, clock, statement_cache_size, faults)
+        prepared by name and no setting is sent, so the role must carry `PINNED_PLANS` there. A statement
+        without an answer for `statement_s` seconds is given up.
+
+        Raises Unavailable, also where the server is there and refuses (no such database or role)."""
+        database = cls(url, clock, statement_cache_size, statement_s, faults)
         try:
             database._pool = await asyncpg.create_pool(
                 url,
@@ -160,7 +181,7 @@ class Database:
                 reset=_keep_settings,
                 **database._options(),
             )
-        except _AWAY as error:
+        except _REFUSALS as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         return database
 
@@ -207,8 +228,9 @@ class Database:
 
     def _options(self) -> dict[str, Any]:
         if self._statement_cache_size == 0:
-            return {"statement_cache_size": 0}
+            return {"statement_cache_size": 0, "command_timeout": self._statement_s}
         return {
+            "command_timeout": self._statement_s,
             "statement_cache_size": self._statement_cache_size,
             "max_cacheable_statement_size": 0,
             "max_cached_statement_lifetime": 0,
