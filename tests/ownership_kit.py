@@ -17,7 +17,7 @@ import asyncpg
 from maestoso_server import ids
 from maestoso_server.clock import ManualClock
 from maestoso_server.store import nodes, sessions
-from maestoso_server.store.database import Connection, Database
+from maestoso_server.store.database import Connection, Database, Unavailable
 from maestoso_server.store.deliveries import Key
 
 DEADLINE_S = 10
@@ -203,3 +203,34 @@ async def refused(work: Awaitable[object]) -> asyncpg.PostgresError:
     except asyncpg.PostgresError as error:
         return error
     raise AssertionError("the statement was accepted")
+
+
+@dataclass
+class Outage:
+    """Strikes statements of a `Database`: while `down`, none of them gets through."""
+
+    down: bool = False
+    struck: int = 0
+
+    async def before(self, sql: str, drop: Callable[[], None]) -> None:
+        if self.down:
+            self.struck += 1
+            raise Unavailable("the test has cut the database off")
+
+    async def after(self, sql: str, drop: Callable[[], None]) -> None:
+        return
+
+
+@asynccontextmanager
+async def running(*work: Awaitable[None]) -> AsyncIterator[None]:
+    """Loops that run as long as the block; one that fails, fails the test."""
+    tasks = [asyncio.ensure_future(loop) for loop in work]
+    try:
+        yield
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -70,8 +70,8 @@ def three_steps() -> dict[str, Any]:
 
 async def register(client: Client, workflow: dict[str, Any], *tasks: dict[str, Any]) -> None:
     if tasks:
-        await client.register_tasks(list(tasks), overwrite=True)
-    await client.register_workflows([workflow], overwrite=True)
+        await client.register_tasks(list(tasks), overwrite="allow")
+    await client.register_workflows([workflow], overwrite="allow")
 
 
 class Slots:

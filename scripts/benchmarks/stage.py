@@ -74,6 +74,7 @@ class Stage:
     async def __aenter__(self) -> Stage:
         if self._given_url is None:
             self._folder = Path(tempfile.mkdtemp(prefix="maestoso-bench-"))
+            self._folder.chmod(0o711)  # Postgres may run as another user, who has to get through
             self._postgres = EmbeddedPostgres(self._folder / "data")
             self._postgres.start()
             base = self._postgres.url
@@ -175,7 +176,7 @@ def now_ms() -> int:
 
 
 def _server(command: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "maestoso_server._main", command, *arguments]
+    return [sys.executable, "-m", "maestoso_server", command, *arguments]
 
 
 def _ready_line(process: subprocess.Popen[str]) -> tuple[str, str]:

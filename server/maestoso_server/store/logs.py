@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .database import Connection
+from .rows import plain
 
 
 class NewLine(NamedTuple):
@@ -23,7 +24,13 @@ class LogLine(NamedTuple):
 
 async def append(conn: Connection, lines: Sequence[NewLine]) -> None:
     """Append lines, of any tasks, in order. Whether the tasks exist is the caller's business."""
-    await conn.execute(_APPEND, *([list(column) for column in zip(*lines, strict=True)] or [[], [], [], []]))
+    await conn.execute(
+        _APPEND,
+        [line.workflow_id for line in lines],
+        [line.seq for line in lines],
+        [line.at_ms for line in lines],
+        [plain(line.line) for line in lines],
+    )
 
 
 # $1 workflow, $2 seq, $3 time, $4 text: one of each a line

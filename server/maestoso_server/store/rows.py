@@ -40,6 +40,17 @@ def path_text(path: Path) -> str:
     return "{" + ",".join(map(str, path)) + "}"
 
 
+def plain(text: str) -> str:
+    """Free text as Postgres can hold it: U+0000 and lone surrogates become a question mark."""
+    if text.isascii() and "\x00" not in text:
+        return text
+    return text.encode("utf-8", "replace").decode().replace("\x00", "?")
+
+
+def plain_or_none(text: str | None) -> str | None:
+    return None if text is None else plain(text)
+
+
 def raw(value: Json | None) -> bytes | None:
     return None if value is None else value.raw
 
@@ -62,7 +73,7 @@ def saved_start(n: int, header: Header, metadata_revision: int | None) -> tuple[
         header.parent_id,
         header.parent_seq,
         header.priority,
-        header.correlation_id,
+        plain_or_none(header.correlation_id),
         header.created_ms,
         header.clock_ms,
         header.updated_ms,
@@ -104,7 +115,7 @@ def saved_payload(n: int, header: Header) -> tuple[Any, ...]:
         n,
         raw(header.output),
         header.variables.raw,
-        header.reason,
+        plain_or_none(header.reason),
         header.failed_task,
         header.input.raw,
         raw(header.task_to_domain),
@@ -117,11 +128,18 @@ def saved_payload(n: int, header: Header) -> tuple[Any, ...]:
 def changed_payload(n: int, header: Header) -> tuple[Any, ...]:
     """What may change in it."""
     unchanged = (None,) * 5
-    return (n, raw(header.output), header.variables.raw, header.reason, header.failed_task, *unchanged)
+    return (
+        n,
+        raw(header.output),
+        header.variables.raw,
+        plain_or_none(header.reason),
+        header.failed_task,
+        *unchanged,
+    )
 
 
 def saved_task(n: int, row: TaskRow) -> tuple[Any, ...]:
-    path, state, output = row.path, row.state, row.output
+    path, state, output, reason = row.path, row.state, row.output, row.reason
     return (
         n,
         row.seq,
@@ -144,9 +162,9 @@ def saved_task(n: int, row: TaskRow) -> tuple[Any, ...]:
         row.callback_after_s,
         row.poll_count,
         row.child_id,
-        row.worker_id,
+        plain(row.worker_id),
         row.domain,
-        row.reason,
+        None if reason is None else plain(reason),
         None if state is None else encode_state(state),
         row.input.raw,
         None if output is None else output.raw,
@@ -155,7 +173,7 @@ def saved_task(n: int, row: TaskRow) -> tuple[Any, ...]:
 
 def saved_change(n: int, row: TaskRow) -> tuple[Any, ...]:
     """What may change after a row's birth; not its input."""
-    state, output = row.state, row.output
+    state, output, reason = row.state, row.output, row.reason
     return (
         n,
         row.seq,
@@ -168,8 +186,8 @@ def saved_change(n: int, row: TaskRow) -> tuple[Any, ...]:
         row.callback_after_s,
         row.poll_count,
         row.child_id,
-        row.worker_id,
-        row.reason,
+        plain(row.worker_id),
+        None if reason is None else plain(reason),
         None if state is None else encode_state(state),
         None if output is None else output.raw,
     )
