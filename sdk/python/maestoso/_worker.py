@@ -217,8 +217,9 @@ class Worker:
         stub = cast(
             "task_service_pb2_grpc.TaskServiceAsyncStub", task_service_pb2_grpc.TaskServiceStub(channel)
         )
-        self._authorization = self._credentials.value()
-        return stub.Connect(metadata=self._credentials.metadata())
+        metadata = self._credentials.metadata()
+        self._authorization = dict(metadata).get("authorization")
+        return stub.Connect(metadata=metadata)
 
     def spawn(self, link: Link) -> None:
         """Run a link until it is retired."""

@@ -30,7 +30,7 @@ Asked = tuple[View, Any]
 async def fetch(conn: Connection, asked: Sequence[tuple[View, Need]], *, now_ms: int) -> list[Any]:
     """The answer of each need, in order (`engine/needs.py` says what each answer is).
 
-    Takes every need but Script, Child and TaskDefinition. The views are not changed.
+    Takes every need but Script, Child, Definition and TaskDefinition. The views are not changed.
     """
     answers: list[Any] = [None] * len(asked)
     kinds: dict[type, list[int]] = {}
@@ -114,7 +114,7 @@ CROSS JOIN LATERAL (
     WHERE t.generation = i.generation AND t.path >= i.low::integer[]
       AND t.path <= coalesce(i.high, '{{2147483647}}')::integer[])
   SELECT {TASK_COLUMNS} FROM inside c JOIN task t ON t.workflow_id = i.workflow_id AND t.seq = c.seq
-  WHERE c.seq <> i.scope AND NOT t.superseded AND (i.high IS NULL OR t.path < i.high::integer[])) t
+  WHERE c.seq <> i.scope AND (i.high IS NULL OR t.path < i.high::integer[])) t
 ORDER BY i.place, t.seq"""
 
 
