@@ -31,20 +31,15 @@ from maestoso_server.engine.needs import (
 from maestoso_server.engine.state import Header, View, WorkflowStatus
 from maestoso_server.payload import Json
 from maestoso_server.store import (
-    deadlines,
-    deliveries,
     idempotency,
     inbox,
     lists,
     logs,
     metadata,
-    queue,
-    sessions,
 )
 from maestoso_server.store.database import Connection
 from maestoso_server.store.load import LoadRequest, load
 from maestoso_server.store.needs import fetch
-from maestoso_server.store.nodes import pulse
 from maestoso_server.store.save import WorkflowSave, save
 from ownership_kit import World
 from store_kit import NOW_MS, SESSION, advance, birth, done, header, start, task
@@ -136,7 +131,7 @@ async def watched(world: World) -> AsyncIterator[tuple[World, Connection]]:
 
 
 async def everything(explained: Explained, conn: Connection, epoch: int) -> dict[str, list[dict[str, Any]]]:
-    """Every hot statement, by what it does."""
+    """Every hot statement but those of ownership (`test_ownership_plans.py`), by what it does."""
     plans: dict[str, list[dict[str, Any]]] = {}
 
     async def explain(name: str, work: Awaitable[Any]) -> Any:
@@ -193,8 +188,6 @@ async def everything(explained: Explained, conn: Connection, epoch: int) -> dict
     await explain("inbox: put", inbox.put(conn, posts, epoch=epoch))
     await explain("inbox: due", inbox.due_workflows(conn, epoch=epoch, now_ms=NOW_MS))
     await explain("inbox: answers", inbox.take_answers(conn, epoch=epoch))
-    await explain("deadlines: claim", deadlines.claim(conn, now_ms=NOW_MS))
-    await owned(explain, conn, epoch, heads)
     await for_the_api(explain, conn, heads[0])
     return plans
 
@@ -222,31 +215,6 @@ def moved(first: WorkflowSave) -> WorkflowSave:
         deadlines={0: 0, 5: LATER_MS},
         messages=[Message(first.decision.header.id, MessageKind.CONTINUE, Json(b"{}"))],
     )
-
-
-async def owned(explain: Any, conn: Connection, epoch: int, heads: list[Header]) -> None:
-    """What a node does with what it owns."""
-    taken = await explain(
-        "queue: take",
-        queue.take(conn, epoch=epoch, namespace="default", queue="backlog", sessions=[SESSION] * 5),
-    )
-    row = taken.rows[0]
-    now: dict[str, int] = {"epoch": epoch, "now_ms": NOW_MS}
-    read = deliveries.Read(row.workflow_id, row.seq, row.delivery, NOW_MS, "worker")
-    await explain("deliveries: read", deliveries.mark_read(conn, epoch=epoch, reads=[read]))
-    made = deliveries.ProgressMade(row.workflow_id, row.seq, row.delivery)
-    await explain("deliveries: progress", deliveries.progress(conn, items=[made], **now))
-    back = deliveries.HandBack(row.workflow_id, row.seq, row.delivery)
-    await explain("deliveries: hand back", deliveries.hand_back(conn, items=[back], **now))
-    await explain("deliveries: wake", deliveries.wake_asleep(conn, **now))
-    await explain("deliveries: ended", deliveries.ended_rows(conn, epoch=epoch))
-    await explain("deliveries: due", deliveries.due_owned(conn, **now))
-    current = [(head.id, head.id, 5) for head in heads]
-    await explain("deliveries: current", deliveries.current_deliveries(conn, current))
-    await explain("queue: backlog", queue.backlog(conn, [("default", "backlog"), ("default", "none")]))
-    await explain("nodes: pulse", pulse(conn, queues=[("default", "backlog"), ("default", "none")], **now))
-    await explain("sessions: detach", sessions.detach(conn, session_ids=[SESSION], **now))
-    await explain("sessions: expire", sessions.expire(conn, unread=[], **now))
 
 
 async def for_the_api(explain: Any, conn: Connection, head: Header) -> None:
