@@ -10,7 +10,7 @@ import pytest
 
 from maestoso_server.clock import ManualClock, SystemClock
 from maestoso_server.store import nodes
-from maestoso_server.store.database import PINNED_PLANS, Database, Unavailable
+from maestoso_server.store.database import PINNED_PLANS, Connection, Database, Unavailable
 from maestoso_server.store.save import save
 from ownership_kit import World
 from store_kit import NOW_MS, Faulty, start, stored
@@ -224,7 +224,7 @@ async def test_a_slow_statement(faulty: tuple[Database, Faulty]) -> None:
         assert await work == 7
 
 
-async def register(conn: nodes.Connection) -> int:
+async def register(conn: Connection) -> int:
     epoch = await nodes.new_epoch(conn)
     await nodes.register(
         conn, nodes.NodeRow(epoch, "test", "127.0.0.1:1", "127.0.0.1:2", "0", NOW_MS, NOW_MS + 4000)

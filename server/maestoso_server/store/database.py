@@ -115,7 +115,7 @@ class Connection:
             raise self._unavailable(error) from error
 
     def _lost(self) -> bool:
-        """The connection is gone, which takes it out of the pool at once; a use after its block is our bug."""
+        """The connection is gone, which takes it out of the pool at once. A use after its block is a bug."""
         if self.returned:
             return False
         try:
