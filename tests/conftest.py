@@ -38,6 +38,10 @@ START_MS = 1_750_000_000_000
 _numbers = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="run simulated worlds with this seed only")
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A Postgres server to make databases on, as superuser."""

@@ -43,6 +43,12 @@ def bound(**facts: Any) -> Iterator[None]:
         _bound.reset(token)
 
 
+def bind(**facts: Any) -> None:
+    """Every further line of this task carries these fields. For a call that streams: its generator may
+    be closed from another context, where `bound` could not take its fields back."""
+    _bound.set({**_bound.get(), **facts})
+
+
 def set_up_logging(level: str, style: str) -> None:
     """Write log lines of `level` and above to stderr, as `text` or `json`. Replaces earlier handlers."""
     handler = logging.StreamHandler(sys.stderr)

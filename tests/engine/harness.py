@@ -34,6 +34,7 @@ from maestoso_server.engine.events import (
 )
 from maestoso_server.engine.names import shown_reference
 from maestoso_server.engine.plan import Plan, compile
+from maestoso_server.engine.rows import REVIVED
 from maestoso_server.engine.state import Header, Path, TaskRow, TaskStatus, View, WorkflowStatus
 from maestoso_server.payload import EMPTY, Json, decode, encode
 
@@ -76,6 +77,8 @@ class World:
         self.inbox: deque[tuple[int, Message]] = deque()
         self.now_ms = START_MS
         self.live_queues: set[str] = set()
+        self.history: list[str] = []
+        """What happened, for reading when a property fails."""
         self.decisions = 0
         self.ends: list[str] = []
         """Workflow ids, one for each decision that ended one."""
@@ -242,7 +245,14 @@ class World:
             self.needs_asked.extend(asked)
             answers = [self._answer(stored, need) for need in asked]
         assert before == (view.header, stored.rows), "a view was changed in place"
+        for event, outcome in zip(events, decision.outcomes, strict=True):
+            named = f" {event.seq}" if hasattr(event, "seq") else ""
+            told = f" {event.status.name}" if isinstance(event, Result) else ""
+            self.history.append(
+                f"{workflow_id[-12:-6]} {type(event).__name__}{named}{told}: {outcome.verdict.name} {outcome.reason}"
+            )
         self._write(stored, view, decision, events)
+        self.history.append("    " + " ".join(self.shown(workflow_id)))
         return decision.outcomes
 
     def _view(self, stored: Stored, events: Sequence[Event]) -> View:
@@ -342,9 +352,8 @@ class World:
             assert state["waiting"] == len(waited), f"{container.reference} waits for {waited}: {state}"
         elif container.type == "DO_WHILE" and not state.get("evaluating"):
             path = (*container.path, state["turn"])
-            live = [
-                row for row in inside(rows, container.seq) if row.path == path and not row.status.terminal
-            ]
+            running = [row for row in inside(rows, container.seq) if not row.status.terminal]
+            live = [row for row in running if row.path == path or _is_revived(row, path)]
             assert state["live"] == len(live), f"{container.reference} has {len(live)} chains: {state}"
 
     def late_script(self, workflow_id: str, seq: int, script: needs.Script) -> None:
@@ -430,6 +439,11 @@ def stored_row(row: TaskRow) -> TaskRow:
     made.output = None if row.output is None else Json(row.output.raw)
     made.state = None if row.state is None else decode(encode(row.state))
     return made
+
+
+def _is_revived(row: TaskRow, path: Path) -> bool:
+    """It runs again in an earlier turn: the loop's turn waits for it too."""
+    return len(row.path) == len(path) and (row.state or {}).get("passed") == REVIVED
 
 
 def starts_with(path: Path, prefix: Path) -> bool:

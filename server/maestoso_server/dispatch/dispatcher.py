@@ -496,6 +496,9 @@ class Dispatcher:
         if delivery is not None:
             workflow_id, seq, number = delivery.workflow_id, delivery.seq, delivery.delivery
             started_ms = delivery.started_ms or delivery.sent_ms
+            ring = self.matching.ring(delivery.namespace, delivery.queue)
+            if ring is not None and delivery.sent_ms:
+                ring.ended(now_ms - delivery.sent_ms)
         else:
             known = read_token(result.token)
             if known is None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from maestoso.error.v1.error_pb2 import Error
 from maestoso.task.v1 import task_service_pb2 as wire
-from maestoso.task.v1.task_pb2 import Capacity, ResultOutcome, TaskResult
+from maestoso.task.v1.task_pb2 import RESULT_OUTCOME_ACCEPTED, Capacity, ResultOutcome, TaskResult
 
 from ..errors import InvalidArgument, MaestosoError, Reason, ResourceExhausted, Unavailable
 from ..ids import TOKEN_BYTES
@@ -146,6 +146,7 @@ class Session:
         self._proof = Proof()
         self._control: deque[wire.ConnectResponse] = deque()
         self._acks: wire.ConnectResponse | None = None
+        self._accepted: list[bytes] = []
         self._cancels: wire.ConnectResponse | None = None
         self._pending: deque[Delivery] = deque()
         self._bad_frames: deque[int] = deque()
@@ -318,6 +319,10 @@ class Session:
         self, token: bytes, outcome: ResultOutcome.ValueType, error: Error | None = None, task_id: str = ""
     ) -> None:
         """Answer one item of a report."""
+        if outcome == RESULT_OUTCOME_ACCEPTED and token:
+            self._accepted.append(token)
+            self.wake()
+            return
         frame = self._acks
         if frame is None or len(frame.acks.acks) >= ACKS_PER_FRAME:
             frame = self._acks = wire.ConnectResponse()
@@ -449,6 +454,8 @@ class Session:
         self._control.clear()
         if not (self.blocked or self.closing):
             self._write_batches(now_ms, out)
+        if self._accepted:
+            self._write_accepted(out)
         if self._proof.ping_wanted and self.closing is None:
             out.append(wire.ConnectResponse(ping=wire.Ping(number=self._proof.wrote_ping())))
         if out:
@@ -470,6 +477,16 @@ class Session:
             frame = wire.ConnectResponse()
             frame.tasks.tasks.extend(_written(deliveries, number, now_ms))
             out.append(frame)
+
+    def _write_accepted(self, out: list[wire.ConnectResponse]) -> None:
+        """Acceptances ride with the first tasks that leave now; alone they are a frame of their own."""
+        for frame in out:
+            if frame.WhichOneof("frame") == "tasks":
+                frame.tasks.accepted.extend(self._accepted)
+                break
+        else:
+            out.insert(0, wire.ConnectResponse(acks=wire.ResultAcks(accepted=self._accepted)))
+        self._accepted = []
 
     def _cut(self) -> tuple[list[Delivery], int]:
         """The next batch: taken from what waits, without what was released meanwhile."""

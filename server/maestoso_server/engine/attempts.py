@@ -9,7 +9,7 @@ from .operators.table import INPUTS, RUNS
 from .operators.worker import enqueue
 from .plan import DYNAMIC, WORKER, Node
 from .retry import retry_delay_ms
-from .rows import new_attempt
+from .rows import PASSED_BY, REVIVED, new_attempt
 from .state import TaskRow, TaskStatus
 from .steps import RUN
 from .turn import Step, Turn
@@ -23,7 +23,7 @@ def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json] | None:
     node = turn.node_of(row)
     if node is None:
         return None
-    if not step[2] and node.loops and (row.state or {}).get("passed"):
+    if node.loops and (row.state or {}).get("passed"):
         turn.newest(node.loops[-1], row.path[:-1])
     return row, node, _input(turn, row, node)
 
@@ -47,9 +47,7 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> Non
     policy = turn.policy_of(old, node)
     delay_ms = _delay_ms(turn, old, policy.definition) if step[2] else 0
     row = new_attempt(turn, old, value, delay_ms)
-    passed = {"passed": True} if (old.state or {}).get("passed") else None
-    if passed and node.loops and not step[2]:
-        _add_chain(turn, node, row)
+    passed = revived(turn, node, old)
     if node.kind in (WORKER, DYNAMIC):
         row.state = {**(old.state or {}), **(passed or {})} if node.kind == DYNAMIC else passed
         enqueue(turn, row, policy, turn.now_ms + delay_ms)
@@ -61,12 +59,17 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> Non
         begin(turn, node, row)
 
 
-def _add_chain(turn: Turn, node: Node, row: TaskRow) -> None:
-    """The turn went on without this row; now it waits for it as well."""
-    loop = turn.newest(node.loops[-1], row.path[:-1])
-    if loop is not None:
+def revived(turn: Turn, node: Node, row: TaskRow) -> dict[str, int] | None:
+    """What a row that runs again keeps of the fact that the flow went on without it. The turn of
+    its loop, which has to be known, waits for it from now on."""
+    passed = (row.state or {}).get("passed")
+    if not passed:
+        return None
+    loop = turn.newest(node.loops[-1], row.path[:-1]) if node.loops else None
+    if passed == PASSED_BY and loop is not None:
         mine = turn.edit(loop)
         turn.set_state(mine, live=(mine.state or {}).get("live", 0) + 1)
+    return {"passed": REVIVED}
 
 
 def _delay_ms(turn: Turn, old: TaskRow, definition: TaskDefinition) -> int:

@@ -27,8 +27,8 @@ class Rows:
 
 @dataclass(slots=True, frozen=True)
 class ScopeRows:
-    """Every row, earlier attempts too, directly or deeper inside the container row `scope` whose path starts with
-    `prefix`. Answer: list of `TaskRow`, ordered by seq. For a join's or a loop's output, once."""
+    """Every row, earlier attempts too, directly or deeper inside the container row `scope` whose path
+    starts with `prefix`. Answer: list of `TaskRow`, ordered by seq. For a loop's output, once."""
 
     scope: int
     prefix: Path

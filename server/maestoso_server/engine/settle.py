@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import reasons
 from .plan import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
+from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, FAIL, SETTLE, TIME_OUT_WORKFLOW, TURN
 
@@ -141,7 +142,7 @@ def _tolerate(turn: Turn, found: _Settling) -> None:
         found.row = turn.edit(found.row)
         return
     turn.header.permissive_failed += 1
-    turn.set_state(turn.edit(found.row), passed=True)
+    turn.set_state(turn.edit(found.row), passed=PASSED_BY)
     if found.loop is not None:
         loop = turn.edit(found.loop)
         turn.set_state(loop, failed_permissive=(loop.state or {}).get("failed_permissive", 0) + 1)

@@ -36,7 +36,7 @@ from ..errors import (
     Unavailable,
 )
 from ..store.database import Unavailable as StoreUnavailable
-from ..telemetry import Metrics, NoTracer, Tracer, bound
+from ..telemetry import Metrics, NoTracer, Tracer, bind, bound
 from .actions import ACTIONS, OPEN_SERVICES, Action
 from .refusals import ERROR_TRAILER, trailer
 from .security import Authenticator, Authorizer, Peer, Principal, is_loopback, set_caller
@@ -188,12 +188,12 @@ class Gate(grpc.aio.ServerInterceptor):
         async def watch(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
                 principal = await self.authenticate(_metadata(context), _peer(context))
-                with bound(rpc=method, principal=principal.name):
-                    await self.admit(principal, _known(action, method), request)
-                    async with aclosing(behaviour(request, context)) as answers:
-                        async for answer in answers:
-                            self.check_unexpired(principal)
-                            yield answer
+                bind(rpc=method, principal=principal.name)
+                await self.admit(principal, _known(action, method), request)
+                async with aclosing(behaviour(request, context)) as answers:
+                    async for answer in answers:
+                        self.check_unexpired(principal)
+                        yield answer
             except Exception as error:
                 await _abort(context, as_refusal(error, method))
 
@@ -210,15 +210,15 @@ class Gate(grpc.aio.ServerInterceptor):
                 metadata, peer = _metadata(context), _peer(context)
                 principal = await self.authenticate(metadata, peer)
                 first = await _first(requests)
-                with bound(rpc=method, principal=principal.name):
-                    await self.admit(principal, _known(action, method), first)
-                    frames = self._frames(first, requests, principal, metadata, peer)
-                    if not yields:
-                        await behaviour(frames, context)
-                        return
-                    async with aclosing(behaviour(frames, context)) as answers:
-                        async for answer in answers:
-                            yield answer
+                bind(rpc=method, principal=principal.name)
+                await self.admit(principal, _known(action, method), first)
+                frames = self._frames(first, requests, principal, metadata, peer)
+                if not yields:
+                    await behaviour(frames, context)
+                    return
+                async with aclosing(behaviour(frames, context)) as answers:
+                    async for answer in answers:
+                        yield answer
             except Exception as error:
                 await _abort(context, as_refusal(error, method))
 

@@ -190,7 +190,7 @@ def _next(turn: Turn, found: _Verdict) -> None:
     number = state["turn"] + 1
     row.state = {"turn": number, "live": 1, "keep": state.get("keep", 0)}
     if state.get("passed"):
-        row.state["passed"] = True
+        row.state["passed"] = state["passed"]
     counters: dict[str, Any] = {"iteration": number}
     if found.listed:
         counters["loopIndex"] = number - 1
