@@ -162,7 +162,7 @@ class Dispatcher:
         self._max_payload_bytes = max_payload_bytes
         self._sessions: dict[str, Session] = {}
         self._former: dict[str, Room] = {}
-        """Rooms of superseded streams in which tasks are about to be born. They were reserved before the
+        """Rooms of streams of the past in which tasks are about to be born. They were reserved before the
         session was resumed, so the resume may have given them to others already: they go back."""
         self._takes_due: deque[Ring] = deque()
         self._takes_under_way = 0
@@ -187,8 +187,7 @@ class Dispatcher:
         older = self._sessions.get(session.session_id)
         if older is not None:
             self.supersede(older)
-            if older.room.births:
-                self._former[session.session_id] = older.room
+            self._keep_births(older)
             session.room.births_shut = session.session_id in self._former
         self._sessions[session.session_id] = session
         for ring in self.matching.enter(session.room):
@@ -214,6 +213,7 @@ class Dispatcher:
         if session is None:
             return
         self._supersede(session)
+        self._keep_births(session)
         for delivery in list(session.room.held.values()):
             session.release(delivery)
             self._over(delivery)
@@ -231,6 +231,10 @@ class Dispatcher:
     def ended_sessions(self) -> list[str]:
         """Sessions kept here whose stream has ended."""
         return [session.session_id for session in self._sessions.values() if session.ended]
+
+    def _keep_births(self, session: Session) -> None:
+        if session.room.births:
+            self._former[session.session_id] = session.room
 
     def is_last(self, session: Session) -> bool:
         """No newer stream carries this session."""
@@ -396,7 +400,8 @@ class Dispatcher:
         self._arm(session)
 
     def _arm(self, session: Session) -> None:
-        self.ticks.arm(session, session.next_tick_ms())
+        if session.closing is None:  # time changes nothing any more for one that is being closed
+            self.ticks.arm(session, session.next_tick_ms())
 
     def _read(self, session: Session, event: Read, now_ms: int) -> None:
         self.owed.reads.extend(event.deliveries)
