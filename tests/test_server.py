@@ -26,7 +26,7 @@ def workflow(name: str, *tasks: dict[str, object]) -> dict[str, object]:
     return {"name": name, "version": 1, "schemaVersion": 2, "tasks": list(tasks)}
 
 
-def simple(name: str, **inputs: str) -> dict[str, object]:
+def simple(name: str, **inputs: object) -> dict[str, object]:
     return {"name": name, "taskReferenceName": name, "type": "SIMPLE", "inputParameters": inputs}
 
 
@@ -93,7 +93,7 @@ async def test_no_payload_is_logged_at_any_level(
 async def test_metrics_name_what_was_measured(live_server: Server) -> None:
     async with asyncio.timeout(DEADLINE_S), Client(live_server.grpc_address) as client:
         await client.register_workflows(
-            [workflow("measured", simple("double", number="1")), workflow("left", simple("nobody"))]
+            [workflow("measured", simple("double", number=1)), workflow("left", simple("nobody"))]
         )
         async with Worker(live_server.grpc_address, [double]):
             await client.wait(await client.start("measured"))
