@@ -84,6 +84,14 @@ class Outside(Protocol):
         """Rows of these nodes are marked ended."""
         ...
 
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        """A message waits for a workflow that the node `epoch` drains."""
+        ...
+
+    def answers_wait_at(self, epoch: int) -> None:
+        """A command of the node `epoch` was answered."""
+        ...
+
     def deadline(self, due_ms: int) -> None:
         """A deadline at this time was committed."""
         ...
@@ -147,6 +155,8 @@ class Dispatcher:
         """Called when there is something new in `owed` or a take to make."""
         self.on_waiting: Callable[[str, str], None] = _ignore_queue
         """Told of every queue in which rows wait: the pollers' ear."""
+        self.on_redelivered: Callable[[str, int], None] = _ignore_count
+        """Told of tasks that go out again, with the cause (`unread`, `lost`, `handed_back`) and how many."""
         self._clock = clock
         self._outside = outside
         self._max_payload_bytes = max_payload_bytes
@@ -258,6 +268,7 @@ class Dispatcher:
             self._over(delivery)
         for namespace, queue in resumed.waiting:
             self._rows_wait(namespace, queue)
+        self.on_redelivered("unread", resumed.redelivered)
         if resumed.lost:
             self._outside.deadline(now_ms)
 
@@ -668,6 +679,12 @@ class Dispatcher:
     def ended_elsewhere(self, owner_epochs: Iterable[int]) -> None:
         self._outside.ended_elsewhere(owner_epochs)
 
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        self._outside.messages_wait_at(epoch, workflow_id)
+
+    def answers_wait_at(self, epoch: int) -> None:
+        self._outside.answers_wait_at(epoch)
+
     def deadline(self, due_ms: int) -> None:
         self._outside.deadline(due_ms)
 
@@ -858,11 +875,14 @@ class Dispatcher:
     def returned(self, deliveries: Iterable[tuple[Delivery, int]]) -> None:
         """Transition 7 was committed for these, each with the time it was given."""
         queues: set[tuple[str, str]] = set()
+        count = 0
         for delivery, due_ms in deliveries:
             if delivery.state is not State.OVER:
+                count += 1
                 self._over(delivery)
                 if not due_ms:
                     queues.add((delivery.namespace, delivery.queue))
+        self.on_redelivered("handed_back", count)
         for namespace, queue in queues:
             self._rows_wait(namespace, queue)
 
@@ -891,6 +911,10 @@ def _of_row(row: Taken, session: Session | None) -> Delivery:
 
 
 def _nobody() -> None:
+    return
+
+
+def _ignore_count(cause: str, count: int) -> None:
     return
 
 
