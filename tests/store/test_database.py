@@ -10,7 +10,11 @@ import pytest
 
 from maestoso_server.clock import ManualClock, SystemClock
 from maestoso_server.store import nodes
+<<<<<<< HEAD
 from maestoso_server.store.database import PINNED_PLANS, Connection, Database, Unavailable
+=======
+from maestoso_server.store.database import PINNED_PLANS, PLANS_LAST_MS, Database, Unavailable
+>>>>>>> nodes
 from maestoso_server.store.save import save
 from ownership_kit import World
 from store_kit import NOW_MS, Faulty, start, stored
@@ -230,3 +234,24 @@ async def register(conn: Connection) -> int:
         conn, nodes.NodeRow(epoch, "test", "127.0.0.1:1", "127.0.0.1:2", "0", NOW_MS, NOW_MS + 4000)
     )
     return epoch
+
+
+# ---- plans ---------------------------------------------------------------------------------
+
+
+async def test_plans_are_made_anew_every_ten_seconds(database_url: str) -> None:
+    faults, clock = Faulty(), ManualClock()
+    database = await Database.open(database_url, clock=clock, min_size=1, max_size=1, faults=faults)
+
+    async def discards() -> int:
+        async with database.acquire():
+            return faults.seen.count("DISCARD PLANS")
+
+    try:
+        assert await discards() == 0
+        clock.advance(int(PLANS_LAST_MS) - 1)
+        assert await discards() == 0
+        clock.advance(1)
+        assert [await discards(), await discards()] == [1, 1]
+    finally:
+        await database.close()

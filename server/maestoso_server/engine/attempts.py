@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..definitions.models import TaskDefinition
 from ..payload import Json
+from .limits import PAYLOAD_MAX_BYTES
 from .operators.births import arm
 from .operators.table import INPUTS, RUNS
 from .operators.worker import enqueue
@@ -31,13 +32,15 @@ def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json] | None:
 def _input(turn: Turn, row: TaskRow, node: Node) -> Json:
     """The old input overlaid by a fresh resolution. A SUB_WORKFLOW's is made anew (B20)."""
     if node.kind in INPUTS:
-        renewed: Json = INPUTS[node.kind](turn, node, row.path, row.scope)
-        return renewed
+        return INPUTS[node.kind](turn, node, row.path, row.scope)
     if node.constant is not None:
         return row.input
-    fresh = turn.resolve(node, row.path, turn.header.next_seq)
-    old = row.input.value
-    return Json.of({**old, **fresh} if isinstance(old, dict) else fresh)
+    try:
+        fresh = turn.resolve(node, row.path, turn.header.next_seq)
+        merged = Json.of({**row.input.value, **fresh})
+        return merged if len(merged.raw) <= PAYLOAD_MAX_BYTES else row.input
+    except Exception:  # whatever the data has become meanwhile: the old input was good
+        return row.input
 
 
 def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> None:

@@ -13,7 +13,7 @@ from .events import ChildEnded, DeliveryDue, Due, QueueFacts, Result, WorkerLost
 from .outputs import with_member
 from .plan import DYNAMIC, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import BY_POLICY, FAIL, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
+from .steps import BY_POLICY, END, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
 from .timers import judge, judge_row
 from .turn import Turn
 
@@ -195,6 +195,7 @@ def apply_due(turn: Turn, event: Due) -> Outcome | None:
         return APPLIED
     verdict = judge_row(turn, node, row, event.queue)
     if verdict.reason is not None:
+        turn.deadlines[event.seq] = 0
         _time_out(turn, node, turn.edit(row), verdict.reason, ends=verdict.ends)
         return APPLIED
     dues = [moment for moment in (due, verdict.next_ms) if moment]
@@ -230,7 +231,7 @@ def _workflow_due(turn: Turn) -> Outcome:
         turn.deadlines[0] = due
         return APPLIED
     reason = reasons.workflow_timed_out((turn.now_ms - header.clock_ms) // 1000, limit_s)
-    turn.first((FAIL, int(WorkflowStatus.TIMED_OUT), reason, 0))
+    turn.first((END, int(WorkflowStatus.TIMED_OUT), reason, 0))
     return APPLIED
 
 

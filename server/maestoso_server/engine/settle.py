@@ -8,7 +8,7 @@ from . import reasons
 from .plan import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
 from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, FAIL, SETTLE, TIME_OUT_WORKFLOW, TURN
+from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, END, SETTLE, TIME_OUT_WORKFLOW, TURN
 
 if TYPE_CHECKING:
     from .turn import Step, Turn
@@ -132,7 +132,7 @@ def _end(turn: Turn, found: _Settling) -> None:
         TaskStatus.TIMED_OUT: WorkflowStatus.TIMED_OUT,
     }.get(row.status, WorkflowStatus.FAILED)
     reason = found.reason or reasons.task_failed(turn.task_id(row.seq), status, row.reason)
-    turn.first((FAIL, int(status), reason, row.seq))
+    turn.first((END, int(status), reason, row.seq))
 
 
 def _tolerate(turn: Turn, found: _Settling) -> None:
