@@ -69,8 +69,7 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
         mine.worker_id = event.worker_id
     if event.started_ms:
         mine.started_ms = event.started_ms
-    if event.reason is not None:
-        mine.reason = reasons.short(event.reason)
+    mine.reason = reasons.short(event.reason)
     if event.delivery is not None:
         turn.guarded.add(event.seq)
     if event.status == _IN_PROGRESS:

@@ -32,7 +32,9 @@ from .steps import SETTLE
 Step = tuple[Any, ...]
 """(kind, arguments...), JSON values only: what is left over goes into the header's cursor."""
 
-_TERMINAL = int(TaskStatus.COMPLETED)
+_COMPLETED = int(TaskStatus.COMPLETED)
+_TERMINAL = _COMPLETED
+"""The lowest terminal status."""
 
 
 class Turn:
@@ -325,7 +327,7 @@ class Turn:
             self.deadlines[seq] = 0
         self.scripts.pop(seq, None)
         self.set_status(row, status)
-        if reason is not None:
+        if reason is not None or status == _COMPLETED:
             row.reason = short(reason)
 
     def delete(self, row: TaskRow) -> None:

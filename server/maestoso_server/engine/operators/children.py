@@ -80,6 +80,7 @@ def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> Non
     child_id = ids.child_id(header.id, turn.task_id(row.seq), row.attempt)
     mine = turn.edit(row)
     mine.child_id = child_id
+    mine.reason = None
     mine.output = Json.of({"subWorkflowId": child_id})
     turn.set_status(mine, TaskStatus.IN_PROGRESS)
     turn.send(
