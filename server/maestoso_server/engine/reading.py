@@ -19,7 +19,8 @@ from .expressions import MISSING, Lookup, Template, resolve
 from .fragment import Fragment
 from .lookup import make_lookup
 from .needs import Need, Row, Rows
-from .plan import DYNAMIC, UNREGISTERED, WORKER, Node, Plan, policy_of
+from .nodes import DYNAMIC, UNREGISTERED, WORKER, Node, policy_of
+from .plan import Plan
 from .policy import Policy
 from .state import Header, Path, TaskKey, TaskRow, View
 

@@ -14,7 +14,8 @@ from ..payload import Json
 from . import cursor
 from .decision import Decision, Message, MessageKind, QueueBirth
 from .needs import Script
-from .plan import Node, Plan
+from .nodes import Node
+from .plan import Plan
 from .reading import Reading
 from .reasons import short
 from .state import TaskRow, TaskStatus, View

@@ -9,7 +9,7 @@ from ...payload import EMPTY, Json
 from .. import messages
 from ..decision import MessageKind
 from ..needs import Child, ChildAnswer
-from ..plan import Node
+from ..nodes import Node
 from ..state import Path, TaskRow, TaskStatus
 from ..turn import Turn
 from .finishing import Unusable, finish
