@@ -79,6 +79,7 @@ class Server:
         self.grpc_address = ""
         self.http_address = ""
         self._faults = faults
+        self._tracer = make_tracer(config.tracing)
         self._health = registration.Health()
         self._phase = "starting"
         self._draining = False
@@ -99,8 +100,7 @@ class Server:
         await self._running.aclose()
 
     async def _start(self, started: AsyncExitStack) -> None:
-        tracer = make_tracer(self.config.tracing)
-        started.callback(tracer.close)
+        started.callback(self._tracer.close)
         database = await self._open_database()
         started.push_async_callback(_close, database)
         evaluators = self._make_evaluators()
@@ -177,6 +177,7 @@ class Server:
             audit=Audit(database=database, clock=self.clock),
             clock=self.clock,
             metrics=self.metrics,
+            tracer=self._tracer,
         )
 
     def _make_http_server(self, database: Database, gate: Gate) -> HttpServer:
@@ -196,6 +197,7 @@ class Server:
         )
         epoch = cluster.epoch
         dispatcher = Dispatcher(clock=clock, outside=cluster, max_payload_bytes=config.max_payload_bytes)
+        dispatcher.on_redelivered = self._on_redelivered
         plans = Plans(database=database, clock=clock)
         executor = Executor(
             database=database,
@@ -204,6 +206,7 @@ class Server:
             answers=Answers(database=database, clock=clock, evaluators=evaluators, plans=plans),
             placement=dispatcher,
             epoch=epoch,
+            metrics=self.metrics,
         )
         demand = Demand(database=database, clock=clock, epoch=epoch)
         polling = Polling(dispatcher=dispatcher, database=database, clock=clock, demand=demand, epoch=epoch)
@@ -289,6 +292,10 @@ class Server:
             log.info("draining" if draining else "no longer draining")
             if draining:
                 self._core.move_workers(self.config.drain_ms)
+
+    def _on_redelivered(self, cause: str, count: int) -> None:
+        if count:
+            self.metrics.redeliveries.labels(cause).inc(count)
 
     def _why_not_ready(self) -> str | None:
         if self._phase != "serving":

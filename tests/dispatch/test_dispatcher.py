@@ -692,6 +692,23 @@ def test_a_task_born_for_the_older_stream_is_not_sent_on_the_newer_one(desk: Des
     assert desk.dispatcher.reserve(NAMESPACE, make_birth(2)) == "s-1"
 
 
+def test_a_birth_outlives_its_session_and_a_return_of_it(desk: Desk):
+    old = desk.open(make_session())
+    birth = make_birth(1)
+    desk.dispatcher.reserve(NAMESPACE, birth)
+    desk.dispatcher.ended_stream(old)
+    desk.dispatcher.forget("s-1")
+    new = make_session()
+    desk.dispatcher.resume(new, resumed())
+    desk.open(new)
+
+    desk.dispatcher.placed([make_placed(1, "s-1", birth)])
+
+    assert new.room.reserved == 0
+    assert tokens_of(desk.dispatcher.frames(new)) == []
+    assert desk.dispatcher.reserve(NAMESPACE, make_birth(2)) == "s-1"
+
+
 def test_rows_taken_for_the_older_stream_are_not_sent_on_the_newer_one(desk: Desk):
     old = make_session()
     desk.dispatcher.open(old)

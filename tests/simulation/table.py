@@ -33,6 +33,8 @@ class Row:
     unread: int = 0
     started_ms: int = 0
     ended: bool = False
+    passed_on: bool = False
+    """It followed its session to another node, which is to send it."""
 
     @property
     def key(self) -> Key:
@@ -204,12 +206,14 @@ class Table:
         self._alive(epoch)
         self.sessions[session_id] = StoredSession(session_id, epoch, token_hash, now_ms)
 
-    def detach(self, epoch: int, session_ids: Iterable[str], now_ms: int) -> set[str]:
-        """8."""
+    def detach(self, epoch: int, streams: Iterable[tuple[str, int]], now_ms: int) -> set[str]:
+        """8: sessions, each with when it was connected."""
         mine = set()
-        for session_id in session_ids:
+        for session_id, connected_ms in streams:
             session = self.sessions.get(session_id)
-            if session is not None and session.epoch == epoch and session.state == "ACTIVE":
+            if session is None or session.epoch != epoch or session.connected_ms > connected_ms:
+                continue
+            if session.state == "ACTIVE":
                 session.state, session.expires_ms = "DETACHED", now_ms + TIME_TO_LIVE_MS
                 mine.add(session_id)
         return mine
@@ -222,14 +226,14 @@ class Table:
         held: set[tuple[str, int, int]],
         now_ms: int,
         *,
-        adopt_since_ms: int | None = None,
+        adopt_since_ms: Sequence[int] | None = None,
     ) -> Resumed | None:
-        """9, and with `adopt_since_ms` 12: only where nobody has resumed it since then."""
+        """9, and with `adopt_since_ms` 12: only where nobody else has resumed it since then."""
         self._alive(epoch)
         session = self.sessions.get(session_id)
         if session is None or session.token_hash != token_hash or session.state == "EXPIRED":
             return None
-        if adopt_since_ms is not None and session.connected_ms != adopt_since_ms:
+        if adopt_since_ms is not None and session.connected_ms not in adopt_since_ms:
             return None
         session.epoch, session.state, session.expires_ms = epoch, "ACTIVE", None
         session.connected_ms = now_ms
@@ -293,8 +297,16 @@ class Table:
                 gone.add(session_id)
                 for row in self._of(session_id):
                     if row.owner == epoch and session is not None:
-                        row.owner = session.epoch
+                        row.owner, row.passed_on = session.epoch, True
         return gone
+
+    def passed_on(self, epoch: int) -> list[Taken]:
+        """Rows that followed their session here, each told once."""
+        self._alive(epoch)
+        rows = [row for row in self.rows.values() if row.owner == epoch and row.passed_on and not row.ended]
+        for row in rows:
+            row.passed_on = False
+        return [self._taken(row) for row in rows]
 
     def homeless(self, epoch: int) -> list[Lost]:
         """Rows of mine whose session is gone for good: found as due by their owner."""

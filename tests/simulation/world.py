@@ -37,7 +37,7 @@ from maestoso_server.executor.placement import Placed
 from maestoso_server.store.database import Unavailable
 from maestoso_server.store.deliveries import Key, Touched
 from maestoso_server.store.nodes import NodeLost
-from maestoso_server.store.queue import Take
+from maestoso_server.store.queue import Take, Taken
 
 from .table import Lost, Row, Table
 
@@ -418,13 +418,15 @@ class Node:
             if resumed is None:
                 self.dispatcher.forget(session.session_id)
                 return
-            session.connected_ms = now_ms
+            session.known_since_ms = [now_ms]
             self.dispatcher.rejoined(session, held, resumed)
 
         def failed(error: Exception) -> None:
             self.outcome_unknown()
 
         now_ms = self.world.now_ms
+        since_ms = list(session.known_since_ms)
+        session.known_since_ms.append(now_ms)
         self.statement(
             lambda epoch: self.world.table.resume(
                 epoch,
@@ -432,14 +434,15 @@ class Node:
                 session.resume_token_hash,
                 names,
                 now_ms,
-                adopt_since_ms=session.connected_ms,
+                adopt_since_ms=since_ms,
             ),
             done,
             failed,
         )
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, NodeLost) or (isinstance(error, Unavailable) and error.unknown):
+        lost = isinstance(error, NodeLost) and error.epoch == self.epoch
+        if lost or (isinstance(error, Unavailable) and error.unknown):
             self.outcome_unknown()
 
     # -- the beat --------------------------------------------------------------------------------
@@ -453,6 +456,7 @@ class Node:
         self.statement(self.world.table.ended_rows, self._ended, self._failed)
         self._look_for_moved()
         self.statement(self.world.table.homeless, self._spent, self._failed)
+        self.statement(self.world.table.passed_on, self._adopt, self._failed)
         for namespace, queue in self.dispatcher.matching.queues():
             if self.world.table.waiting(queue):
                 self.dispatcher.rows_wait(namespace, queue)
@@ -503,7 +507,16 @@ class Node:
             for session_id in gone:
                 self.dispatcher.forget(session_id)
 
-        self.statement(lambda epoch: self.world.table.moved(epoch, mine), done, self._failed)
+        def run(epoch: int) -> set[str]:
+            gone = self.world.table.moved(epoch, mine)
+            rows = [row for row in self.world.table.rows.values() if row.passed_on]
+            self.world.inherited.update((row.key, row.delivery) for row in rows)
+            return gone
+
+        self.statement(run, done, self._failed)
+
+    def _adopt(self, rows: list[Taken]) -> None:
+        self.dispatcher.adopt(row for row in rows if self.dispatcher.can_adopt(row.session_id or ""))
 
     # -- what the dispatcher owes ------------------------------------------------------------------
 
@@ -573,17 +586,19 @@ class Node:
 
     def _detach(self) -> None:
         owed = self.dispatcher.owed
-        ended, owed.detached = owed.detached, []
-        names = [s.session_id for s in ended if self.dispatcher.is_last(s)]
+        ended = [session for session in owed.detached if self.dispatcher.is_last(session)]
+        owed.detached = []
 
         def done(mine: set[str]) -> None:
-            for session_id in set(names) - mine:
-                self.dispatcher.forget(session_id)
+            for session in ended:
+                if session.session_id not in mine and self.dispatcher.is_last(session):
+                    self.dispatcher.forget(session.session_id)
 
         def failed(error: Exception) -> None:
             owed.detached = ended + owed.detached
             self._failed(error)
 
+        names = [(session.session_id, max(session.known_since_ms)) for session in ended]
         self.statement(lambda epoch: self.world.table.detach(epoch, names, self.world.now_ms), done, failed)
 
     def _mark_read(self) -> None:
@@ -1065,7 +1080,7 @@ class Worker:
         key = Key(place[0], place[1])
         self.world.given.add((key, place[2]))
         if task.token in self.handlers:
-            raise Broken(f"{self} was given {key} twice")
+            return  # sent again by the node to which its session moved
         self.world.begins(key, self)
         self.handlers[task.token] = Handler(key, task.token)
         slow = self.world.random.random() < 0.1

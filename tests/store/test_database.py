@@ -10,7 +10,7 @@ import pytest
 
 from maestoso_server.clock import ManualClock, SystemClock
 from maestoso_server.store import nodes
-from maestoso_server.store.database import PINNED_PLANS, Database, Unavailable
+from maestoso_server.store.database import PINNED_PLANS, PLANS_LAST_MS, Connection, Database, Unavailable
 from maestoso_server.store.save import save
 from ownership_kit import World
 from store_kit import NOW_MS, Faulty, start, stored
@@ -224,9 +224,30 @@ async def test_a_slow_statement(faulty: tuple[Database, Faulty]) -> None:
         assert await work == 7
 
 
-async def register(conn: nodes.Connection) -> int:
+async def register(conn: Connection) -> int:
     epoch = await nodes.new_epoch(conn)
     await nodes.register(
         conn, nodes.NodeRow(epoch, "test", "127.0.0.1:1", "127.0.0.1:2", "0", NOW_MS, NOW_MS + 4000)
     )
     return epoch
+
+
+# ---- plans ---------------------------------------------------------------------------------
+
+
+async def test_plans_are_made_anew_every_ten_seconds(database_url: str) -> None:
+    faults, clock = Faulty(), ManualClock()
+    database = await Database.open(database_url, clock=clock, min_size=1, max_size=1, faults=faults)
+
+    async def discards() -> int:
+        async with database.acquire():
+            return faults.seen.count("DISCARD PLANS")
+
+    try:
+        assert await discards() == 0
+        clock.advance(int(PLANS_LAST_MS) - 1)
+        assert await discards() == 0
+        clock.advance(1)
+        assert [await discards(), await discards()] == [1, 1]
+    finally:
+        await database.close()

@@ -169,7 +169,7 @@ async def test_scope_rows_at_any_depth_within_a_turn(world: World) -> None:
     turns = await answer(
         world, head, *(ScopeRows(1, prefix) for prefix in ((1,), (2,), (), (3,))), ScopeRows(8, ())
     )
-    assert [seqs(turn) for turn in turns] == [[2, 3], [5, 6, 7], [2, 3, 5, 6, 7, 10], [], [9]]
+    assert [seqs(turn) for turn in turns] == [[2, 3], [4, 5, 6, 7], [2, 3, 4, 5, 6, 7, 10], [], [9]]
 
 
 async def test_open_and_failed_rows_by_page(world: World) -> None:

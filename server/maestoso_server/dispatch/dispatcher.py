@@ -84,6 +84,14 @@ class Outside(Protocol):
         """Rows of these nodes are marked ended."""
         ...
 
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        """A message waits for a workflow that the node `epoch` drains."""
+        ...
+
+    def answers_wait_at(self, epoch: int) -> None:
+        """A command of the node `epoch` was answered."""
+        ...
+
     def deadline(self, due_ms: int) -> None:
         """A deadline at this time was committed."""
         ...
@@ -147,12 +155,14 @@ class Dispatcher:
         """Called when there is something new in `owed` or a take to make."""
         self.on_waiting: Callable[[str, str], None] = _ignore_queue
         """Told of every queue in which rows wait: the pollers' ear."""
+        self.on_redelivered: Callable[[str, int], None] = _ignore_count
+        """Told of tasks that go out again, with the cause (`unread`, `lost`, `handed_back`) and how many."""
         self._clock = clock
         self._outside = outside
         self._max_payload_bytes = max_payload_bytes
         self._sessions: dict[str, Session] = {}
         self._former: dict[str, Room] = {}
-        """Rooms of superseded streams in which tasks are about to be born. They were reserved before the
+        """Rooms of streams of the past in which tasks are about to be born. They were reserved before the
         session was resumed, so the resume may have given them to others already: they go back."""
         self._takes_due: deque[Ring] = deque()
         self._takes_under_way = 0
@@ -177,8 +187,7 @@ class Dispatcher:
         older = self._sessions.get(session.session_id)
         if older is not None:
             self.supersede(older)
-            if older.room.births:
-                self._former[session.session_id] = older.room
+            self._keep_births(older)
             session.room.births_shut = session.session_id in self._former
         self._sessions[session.session_id] = session
         for ring in self.matching.enter(session.room):
@@ -204,6 +213,7 @@ class Dispatcher:
         if session is None:
             return
         self._supersede(session)
+        self._keep_births(session)
         for delivery in list(session.room.held.values()):
             session.release(delivery)
             self._over(delivery)
@@ -221,6 +231,10 @@ class Dispatcher:
     def ended_sessions(self) -> list[str]:
         """Sessions kept here whose stream has ended."""
         return [session.session_id for session in self._sessions.values() if session.ended]
+
+    def _keep_births(self, session: Session) -> None:
+        if session.room.births:
+            self._former[session.session_id] = session.room
 
     def is_last(self, session: Session) -> bool:
         """No newer stream carries this session."""
@@ -254,6 +268,7 @@ class Dispatcher:
             self._over(delivery)
         for namespace, queue in resumed.waiting:
             self._rows_wait(namespace, queue)
+        self.on_redelivered("unread", resumed.redelivered)
         if resumed.lost:
             self._outside.deadline(now_ms)
 
@@ -385,7 +400,8 @@ class Dispatcher:
         self._arm(session)
 
     def _arm(self, session: Session) -> None:
-        self.ticks.arm(session, session.next_tick_ms())
+        if session.closing is None:  # time changes nothing any more for one that is being closed
+            self.ticks.arm(session, session.next_tick_ms())
 
     def _read(self, session: Session, event: Read, now_ms: int) -> None:
         self.owed.reads.extend(event.deliveries)
@@ -663,6 +679,12 @@ class Dispatcher:
     def ended_elsewhere(self, owner_epochs: Iterable[int]) -> None:
         self._outside.ended_elsewhere(owner_epochs)
 
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        self._outside.messages_wait_at(epoch, workflow_id)
+
+    def answers_wait_at(self, epoch: int) -> None:
+        self._outside.answers_wait_at(epoch)
+
     def deadline(self, due_ms: int) -> None:
         self._outside.deadline(due_ms)
 
@@ -853,11 +875,14 @@ class Dispatcher:
     def returned(self, deliveries: Iterable[tuple[Delivery, int]]) -> None:
         """Transition 7 was committed for these, each with the time it was given."""
         queues: set[tuple[str, str]] = set()
+        count = 0
         for delivery, due_ms in deliveries:
             if delivery.state is not State.OVER:
+                count += 1
                 self._over(delivery)
                 if not due_ms:
                     queues.add((delivery.namespace, delivery.queue))
+        self.on_redelivered("handed_back", count)
         for namespace, queue in queues:
             self._rows_wait(namespace, queue)
 
@@ -886,6 +911,10 @@ def _of_row(row: Taken, session: Session | None) -> Delivery:
 
 
 def _nobody() -> None:
+    return
+
+
+def _ignore_count(cause: str, count: int) -> None:
     return
 
 

@@ -216,22 +216,25 @@ class Loops:
     async def detach(self) -> None:
         """Transition 8: sessions whose stream has ended begin to expire."""
         owed = self._owed
-        if not owed.detached:
-            return
-        ended, owed.detached = owed.detached, []
-        ids = [session.session_id for session in ended if self._dispatcher.is_last(session)]
-        if not ids:
+        ended = [session for session in owed.detached if self._dispatcher.is_last(session)]
+        owed.detached = []
+        if not ended:
             return
         try:
             async with self._database.acquire() as conn:
                 mine = await sessions.detach(
-                    conn, epoch=self._epoch(), session_ids=ids, now_ms=self._clock.now_ms()
+                    conn,
+                    epoch=self._epoch(),
+                    session_ids=[session.session_id for session in ended],
+                    connected_ms=[max(session.known_since_ms) for session in ended],
+                    now_ms=self._clock.now_ms(),
                 )
         except BaseException:
             owed.detached = ended + owed.detached
             raise
-        for session_id in set(ids) - mine:
-            self._dispatcher.forget(session_id)
+        for session in ended:
+            if session.session_id not in mine and self._dispatcher.is_last(session):
+                self._dispatcher.forget(session.session_id)
 
     async def resolve(self) -> None:
         """Transition 14, on streams."""

@@ -132,13 +132,16 @@ class Session:
         """Set: write what is left of the control lane, then end the stream."""
         self.wake: Callable[[], None] = _nobody
         """Called when there is something to write; set by whoever writes."""
+        self.on_written: Callable[[Sequence[Delivery], int], None] = _ignore_deliveries
+        """Told of each batch of tasks and the time at which it is written; set by whoever measures."""
         self.on_auth_refresh: Callable[[str], None] = _ignore
         """Called with a fresh credential; set by whoever judges it."""
         self.connected_ms = now_ms
+        self.known_since_ms = [now_ms]
+        """What `session.connected_ms` may be in the database unless another node has resumed it."""
         self.frames_received = 1
         self.unknown_frames = 0
         self.dropped_lines = 0
-        self.tasks_written = 0
         self.blocked = False
         self.draining = False
         """The worker drains, an operator drains it, or it is to move away."""
@@ -472,7 +475,7 @@ class Session:
                     self._proof.want_ping(now_ms)
                 return
             number = self._proof.wrote_batch(deliveries, size, now_ms)
-            self.tasks_written += len(deliveries)
+            self.on_written(deliveries, now_ms)
             frame = wire.ConnectResponse()
             frame.tasks.tasks.extend(_written(deliveries, number, now_ms))
             out.append(frame)
@@ -536,6 +539,10 @@ def _nobody() -> None:
 
 
 def _ignore(authorization: str) -> None:
+    return
+
+
+def _ignore_deliveries(deliveries: Sequence[Delivery], now_ms: int) -> None:
     return
 
 

@@ -138,7 +138,7 @@ class Streams:
                 namespace=namespace,
                 resume_token_hash=session.resume_token_hash,
                 held=[sessions.Held(*place) for place in held.values()],
-                now_ms=self._clock.now_ms(),
+                now_ms=session.connected_ms,
             )
         if resumed is None:
             self._dispatcher.forget(known)
@@ -162,6 +162,9 @@ class Streams:
             await self._rejoin(session, inventories.get(session.session_id, []))
 
     async def _rejoin(self, session: Session, held: list[Delivery]) -> None:
+        now_ms = self._clock.now_ms()
+        since_ms = list(session.known_since_ms)
+        session.known_since_ms.append(now_ms)
         async with self._database.acquire() as conn:
             resumed = await sessions.resume(
                 conn,
@@ -170,12 +173,14 @@ class Streams:
                 namespace=session.namespace,
                 resume_token_hash=session.resume_token_hash,
                 held=held,
-                now_ms=self._clock.now_ms(),
+                now_ms=now_ms,
                 adopt=True,
+                since_ms=since_ms,
             )
         if resumed is None:
             self._dispatcher.forget(session.session_id)
         else:
+            session.known_since_ms = [now_ms]
             self._dispatcher.rejoined(session, held, resumed)
 
     def _session(

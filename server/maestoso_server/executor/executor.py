@@ -13,6 +13,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from ..clock import Clock
@@ -24,10 +25,12 @@ from ..engine.state import Header, View
 from ..store.database import Database, Unavailable
 from ..store.load import InboxMessage, LoadRequest, load
 from ..store.save import SaveResult, WorkflowSave, save
+from ..telemetry import Metrics
 from . import routing
 from .answers import Answers
 from .forwarding import RACES_MAX, Forwarding, encode_outcome
 from .lanes import Done, Item, Lane, Lanes
+from .meters import Meters
 from .placement import Placed, Placement
 from .plans import Plans
 
@@ -59,7 +62,9 @@ class Executor:
         answers: Answers,
         placement: Placement,
         epoch: Callable[[], int],
+        metrics: Metrics | None = None,
     ) -> None:
+        self._meters = Meters(metrics or Metrics())
         self.changes = routing.Changes()
         self._database = database
         self._clock = clock
@@ -201,6 +206,7 @@ class Executor:
             return
         async with self._database.acquire() as connection:
             loaded = await load(connection, list(requests.values()), now_ms=self._clock.now_ms())
+        self._meters.loaded(len(requests))
         for lane in lanes:
             if lane.workflow_id in requests:
                 routing.take_in(lane, loaded.get(lane.workflow_id), self._clock.now_ms(), self.seed)
@@ -252,11 +258,13 @@ class Executor:
         hungry: list[tuple[Lane, list[Any]]],
     ) -> None:
         assert lane.decider is not None
+        began = perf_counter()
         try:
             hungry.append((lane, lane.decider.send(answers)))  # type: ignore[arg-type]
         except StopIteration as end:
             lane.decider = None
             decided.append((lane, end.value))
+        self._meters.decided(perf_counter() - began)
 
     async def _answer(self, asked: list[tuple[Lane, list[Any]]]) -> list[tuple[Lane, list[Any]]]:
         """The answers of every lane that needs no script; the others are parked."""
@@ -317,6 +325,7 @@ class Executor:
                 routing.answer(lane, decision.outcomes)
         if not batch:
             return
+        began = perf_counter()
         try:
             result = await self._commit([save_ for _, save_ in batch])
         except BaseException as error:
@@ -329,6 +338,8 @@ class Executor:
         if not result.node_alive:
             self._node_lost(batch)
             return
+        written = (saved.decision for lane, saved in batch if lane.workflow_id in result.fresh)
+        self._meters.committed(perf_counter() - began, len(batch), written)
         self._settle(batch, result)
 
     async def _commit(self, batch: list[WorkflowSave]) -> SaveResult:
@@ -446,6 +457,8 @@ class Executor:
         for birth in waiting:
             if birth.due_ms > lane.running[-1].event.now_ms:
                 self._placement.deadline(birth.due_ms)
+        for epoch in {item.origin_epoch for item in lane.running if item.origin_epoch}:
+            self._placement.answers_wait_at(epoch)
         if decision.messages:
             self._pass_on(decision, message_ids)
         for seq, script in decision.scripts.items():
@@ -488,6 +501,7 @@ class Executor:
                 routing.answer_lost(lane, lost)
             else:
                 lane.lost_races += 1
+                self._meters.lost_race()
             lane.reload = lane.reload or any(item.message_id for item in lane.running)
             routing.again(lane, self._clock.now_ms())
 

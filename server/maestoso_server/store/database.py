@@ -27,6 +27,10 @@ PINNED_PLANS = {
     "jit": "off",
 }
 
+PLANS_LAST_MS = 10_000.0
+"""A plan made while a table was empty may read all of it once it has grown, and generic plans are kept
+until the next vacuum. Making them anew costs a connection some 5 ms each time."""
+
 CLOCK_READINGS = 3
 
 _AWAY = (
@@ -115,7 +119,7 @@ class Connection:
             raise self._unavailable(error) from error
 
     def _lost(self) -> bool:
-        """The connection is gone, which takes it out of the pool at once; a use after its block is our bug."""
+        """The connection is gone, which takes it out of the pool at once. A use after its block is a bug."""
         if self.returned:
             return False
         try:
@@ -152,6 +156,7 @@ class Database:
         self._statement_s = statement_s
         self._faults = faults
         self._pool: Any = None
+        self._planned_ms: dict[int, float] = {}
 
     @classmethod
     async def open(
@@ -201,10 +206,20 @@ class Database:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         conn = Connection(raw, self._faults)
         try:
+            if self._plans_are_old(raw.get_server_pid()):
+                await conn.execute("DISCARD PLANS")
             yield conn
         finally:
             conn.returned = True
             await self._pool.release(raw)
+
+    def _plans_are_old(self, connection: int) -> bool:
+        now_ms = self._clock.local_ms()
+        since_ms = self._planned_ms.setdefault(connection, now_ms)
+        if self._statement_cache_size == 0 or now_ms - since_ms < PLANS_LAST_MS:
+            return False
+        self._planned_ms[connection] = now_ms
+        return True
 
     async def dedicated(self) -> Connection:
         """A connection outside the pool, for LISTEN and advisory locks; the caller closes `raw`."""

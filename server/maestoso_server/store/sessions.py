@@ -135,13 +135,14 @@ async def open_session(conn: Connection, session: Session) -> None:
         raise NodeLost(session.epoch)
 
 
-# $1 the new node's epoch, $2 session, $3 namespace, $4 hash of the token, $5 now
+# $1 the new node's epoch, $2 session, $3 namespace, $4 hash of the token, $5 now, $6 NULL or when this node
+# believes that it was connected
 _MOVE = f"""
 WITH {ALIVE},
 moved AS (
   UPDATE session s SET epoch = $1, state = 'ACTIVE', expires_ms = NULL, connected_ms = $5
   WHERE s.session_id = $2 AND s.namespace = $3 AND s.resume_token_hash = $4 AND s.state <> 'EXPIRED'
-    AND EXISTS (SELECT FROM alive)
+    AND ($6::bigint[] IS NULL OR s.connected_ms = ANY($6)) AND EXISTS (SELECT FROM alive)
   RETURNING {_COLUMNS}
 )
 SELECT {_COLUMNS} FROM alive LEFT JOIN moved s ON true
@@ -187,16 +188,19 @@ async def resume(
     held: Sequence[Delivery],
     now_ms: int,
     adopt: bool = False,
+    since_ms: Sequence[int] | None = None,
 ) -> Resumed | None:
     """Transition 9: the session and what its worker holds belong to this node from now on.
 
     None: no such session, a wrong token, or it has expired. (Its time may be over: as long as
     nobody has expired it, its deliveries are its worker's.) Rows that the inventory lacks were
     unread: they wait again with `unread` + 1. With `adopt` (transition 12: the inventory is this
-    node's own memory) they are new, stay the session's and come back as `unsent`.
+    node's own memory) they are new, stay the session's and come back as `unsent`; with `since_ms`
+    only where `connected_ms` is one of these still: a node that was asleep must not take back a
+    session that its worker has resumed elsewhere.
     One transaction of its own; raises `NodeLost`."""
     async with conn.transaction():
-        moved = await conn.fetchrow(_MOVE, epoch, session_id, namespace, resume_token_hash, now_ms)
+        moved = await conn.fetchrow(_MOVE, epoch, session_id, namespace, resume_token_hash, now_ms, since_ms)
         if moved is None:
             raise NodeLost(epoch)
         if moved["session_id"] is None:
@@ -221,19 +225,30 @@ async def resume(
     )
 
 
-# $1 epoch, $2 sessions, $3 end of their time
+# $1 epoch, $2 sessions, $3 end of their time, $4 when each was connected, as far as is known, or NULL
 _DETACH = """
-UPDATE session SET state = 'DETACHED', expires_ms = $3
-WHERE session_id = ANY($2::uuid[]) AND epoch = $1 AND state = 'ACTIVE'
-RETURNING session_id
+UPDATE session s SET state = 'DETACHED', expires_ms = $3
+FROM unnest($2::uuid[], $4::bigint[]) AS a(session_id, connected_ms)
+WHERE s.session_id = a.session_id AND s.epoch = $1 AND s.state = 'ACTIVE'
+  AND s.connected_ms <= coalesce(a.connected_ms, s.connected_ms)
+RETURNING s.session_id
 """
 
 
-async def detach(conn: Connection, *, epoch: int, session_ids: Sequence[str], now_ms: int) -> set[str]:
+async def detach(
+    conn: Connection,
+    *,
+    epoch: int,
+    session_ids: Sequence[str],
+    now_ms: int,
+    connected_ms: Sequence[int] | None = None,
+) -> set[str]:
     """Transition 8: these streams have ended; their sessions live on for `TIME_TO_LIVE_MS`.
 
-    Answers those that were this node's; another has resumed the rest."""
-    rows = await conn.fetch(_DETACH, epoch, session_ids, now_ms + TIME_TO_LIVE_MS)
+    Answers those that were this node's and, with `connected_ms` (one for each), that were not resumed
+    later than that, at this node or another: a resume may overtake the word of the older stream's end."""
+    known = connected_ms if connected_ms is not None else [None] * len(session_ids)
+    rows = await conn.fetch(_DETACH, epoch, session_ids, now_ms + TIME_TO_LIVE_MS, known)
     return {str(row["session_id"]) for row in rows}
 
 
@@ -258,7 +273,7 @@ p AS MATERIALIZED (
     SELECT q.workflow_id, q.seq, q.delivery, q.redeliver_on_loss
     FROM ending e JOIN task_queue q ON q.session_id = e.session_id
     WHERE q.owner_epoch > 0 AND NOT q.ended
-    ORDER BY q.workflow_id, q.seq LIMIT $6 FOR UPDATE OF q SKIP LOCKED
+    LIMIT $6 FOR UPDATE OF q SKIP LOCKED
   ) q
   CROSS JOIN LATERAL (SELECT (q.workflow_id, q.seq, q.delivery) IN (
     SELECT * FROM unnest($3::uuid[], $4::int[], $5::int[])
@@ -341,7 +356,7 @@ followed AS (
     FROM task_queue q JOIN session s ON s.session_id = q.session_id JOIN node n ON n.epoch = s.epoch
     WHERE q.session_id = $2 AND q.owner_epoch = $1 AND s.epoch <> $1 AND NOT q.ended
       AND EXISTS (SELECT FROM alive)
-    ORDER BY q.workflow_id, q.seq FOR UPDATE OF q SKIP LOCKED
+    FOR UPDATE OF q SKIP LOCKED
   ) p
   WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
   RETURNING q.workflow_id, q.seq
