@@ -5,10 +5,10 @@ from __future__ import annotations
 from ..definitions.models import TaskDefinition
 from ..payload import Json
 from .limits import PAYLOAD_MAX_BYTES
+from .nodes import DYNAMIC, WORKER, Node
 from .operators.births import arm
 from .operators.table import INPUTS, RUNS
 from .operators.worker import enqueue
-from .plan import DYNAMIC, WORKER, Node
 from .retry import retry_delay_ms
 from .rows import PASSED_BY, REVIVED, new_attempt
 from .state import TaskRow, TaskStatus

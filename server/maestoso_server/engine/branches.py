@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .fragment import Fragment
-from .plan import Node
+from .nodes import Node
 from .state import TaskRow
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from typing import Any
 
-from . import attempts, commands, ending, results, revival, runs, settle
+from . import again, attempts, commands, ending, results, revival, runs, settle, signals
 from .decision import Decision, MessageKind, Outcome
 from .events import (
     ChildEnded,
@@ -67,18 +67,18 @@ _ENDED = int(WorkflowStatus.COMPLETED)
 _HANDLERS: dict[type[Event], Callable[[Turn, Any], Outcome | None]] = {
     Start: commands.apply_start,
     Result: results.apply_result,
-    Signal: commands.apply_signal,
+    Signal: signals.apply_signal,
     Due: results.apply_due,
     DeliveryDue: results.apply_delivery_due,
     WorkerLost: results.apply_worker_lost,
     ChildEnded: results.apply_child_ended,
-    ChildRevived: commands.apply_child_revived,
+    ChildRevived: again.apply_child_revived,
     Continue: commands.apply_continue,
     Pause: commands.apply_pause,
     Resume: commands.apply_resume,
     Terminate: commands.apply_terminate,
-    Retry: commands.apply_retry,
-    Restart: commands.apply_restart,
+    Retry: again.apply_retry,
+    Restart: again.apply_restart,
 }
 
 _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .needs import Demand
-from .plan import SYSTEM_TYPES
+from .nodes import SYSTEM_TYPES
 
 if TYPE_CHECKING:
     from .turn import Turn

@@ -9,7 +9,7 @@ from . import failure, messages, reasons
 from .decision import MessageKind
 from .limits import PAYLOAD_MAX_BYTES
 from .needs import ChildAnswer, FailedRows, OpenRows
-from .plan import SUB_WORKFLOW
+from .nodes import SUB_WORKFLOW
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import CANCEL, END
 

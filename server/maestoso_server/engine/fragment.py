@@ -10,7 +10,8 @@ from typing import Any
 
 from ..definitions.models import WorkflowTask
 from ..payload import Json
-from .plan import Node, Plan, grow, link
+from .nodes import Node
+from .plan import Plan, grow, link
 from .state import TaskRow
 
 

@@ -11,7 +11,7 @@ from .plan import LOOP_COUNTERS
 from .state import Path, TaskRow
 
 if TYPE_CHECKING:
-    from .turn import Turn
+    from .reading import Reading
 
 _NOTHING = b"{}"
 
@@ -34,30 +34,30 @@ def output_raw(row: TaskRow) -> bytes:
     return row.output.raw if row.output is not None else _NOTHING
 
 
-def rows_inside(turn: Turn, scope: int, path: Path) -> list[TaskRow]:
+def rows_inside(reading: Reading, scope: int, path: Path) -> list[TaskRow]:
     """Every row inside the container row `scope` in exactly the turn `path`, by seq, attempts and
     the turns of inner loops included. Costs what is found in a whole view; a partial one asks."""
-    rows = {row.seq: row for row in _walk(turn, scope, path)}
-    if not turn.view.whole:
-        rows.update(_asked(turn, scope, path))
+    rows = {row.seq: row for row in _walk(reading, scope, path)}
+    if not reading.view.whole:
+        rows.update(_asked(reading, scope, path))
     return [row for _, row in sorted(rows.items())]
 
 
-def _asked(turn: Turn, scope: int, path: Path) -> Iterator[tuple[int, TaskRow]]:
-    for row in turn.ask(ScopeRows(scope, path)) or ():
-        if row.seq not in turn.deleted:
-            yield row.seq, turn.rows.get(row.seq, row)
+def _asked(reading: Reading, scope: int, path: Path) -> Iterator[tuple[int, TaskRow]]:
+    for row in reading.ask(ScopeRows(scope, path)) or ():
+        if row.seq not in reading.deleted:
+            yield row.seq, reading.rows.get(row.seq, row)
 
 
-def _walk(turn: Turn, scope: int, path: Path) -> Iterator[TaskRow]:
+def _walk(reading: Reading, scope: int, path: Path) -> Iterator[TaskRow]:
     """Down the containers, those of this decision included; inner loops with all their turns."""
     pending = [(scope, path)]
     while pending:
         at = pending.pop()
-        for seq in (*turn.view.scopes.get(at, ()), *turn.new_scopes.get(at, ())):
-            if seq in turn.deleted:
+        for seq in (*reading.view.scopes.get(at, ()), *reading.new_scopes.get(at, ())):
+            if seq in reading.deleted:
                 continue
-            row = turn.rows.get(seq) or turn.view.tasks.get(seq)
+            row = reading.rows.get(seq) or reading.view.tasks.get(seq)
             if row is None:
                 continue
             yield row
@@ -71,7 +71,7 @@ def _walk(turn: Turn, scope: int, path: Path) -> Iterator[TaskRow]:
 _CONTAINERS = frozenset({"FORK", "SWITCH", "DECISION"})
 
 
-def loop_output(turn: Turn, loop: TaskRow) -> Json:
+def loop_output(reading: Reading, loop: TaskRow) -> Json:
     """A DO_WHILE's output with every turn that is kept: `{"iteration": 2, "1": {...}, "2": {...}}`.
 
     Row order inside a turn; newest attempts; the rows of inner loops are in those loops' outputs.
@@ -81,21 +81,21 @@ def loop_output(turn: Turn, loop: TaskRow) -> Json:
     first = max(1, last - state["keep"] + 1) if state.get("keep") else 1
     counters = loop.output.value if loop.output is not None else {}
     members = [(key, encode(value)) for key, value in counters.items() if key in LOOP_COUNTERS]
-    turns = _turns_of(turn, loop, first, last)
+    turns = _turns_of(reading, loop, first, last)
     members.extend((str(number), raw) for number, raw in turns)
     return splice(members)
 
 
-def _turns_of(turn: Turn, loop: TaskRow, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+def _turns_of(reading: Reading, loop: TaskRow, first: int, last: int) -> Iterator[tuple[int, bytes]]:
     depth = len(loop.path)
     stored: dict[int, dict[int, TaskRow]] = {}
-    if not turn.view.whole:
-        for seq, row in _asked(turn, loop.seq, loop.path):
+    if not reading.view.whole:
+        for seq, row in _asked(reading, loop.seq, loop.path):
             if len(row.path) > depth:
                 stored.setdefault(row.path[depth], {})[seq] = row
     for number in range(first, last + 1):
         rows = stored.get(number, {})
-        rows.update((row.seq, row) for row in _walk(turn, loop.seq, (*loop.path, number)))
+        rows.update((row.seq, row) for row in _walk(reading, loop.seq, (*loop.path, number)))
         yield number, _turn_raw([row for _, row in sorted(rows.items())], depth + 1)
 
 

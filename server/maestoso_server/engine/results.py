@@ -8,10 +8,11 @@ from __future__ import annotations
 from ..payload import Json
 from . import reasons
 from .attempts import begin
-from .decision import APPLIED, Outcome, Verdict
-from .events import ChildEnded, DeliveryDue, Due, QueueFacts, Result, WorkerLost
+from .decision import APPLIED, Outcome
+from .events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
+from .nodes import DYNAMIC, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
+from .outcomes import stale
 from .outputs import with_member
-from .plan import DYNAMIC, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import BY_POLICY, END, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
 from .timers import judge, judge_row
@@ -29,10 +30,6 @@ _CHILD_STATUS = {
     WorkflowStatus.TERMINATED: TaskStatus.CANCELED,
     WorkflowStatus.TIMED_OUT: TaskStatus.TIMED_OUT,
 }
-
-
-def stale(reason: str) -> Outcome:
-    return Outcome(Verdict.STALE, reason)
 
 
 def open_row(turn: Turn, seq: int) -> tuple[TaskRow, Node] | Outcome | None:
@@ -69,8 +66,7 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
         mine.worker_id = event.worker_id
     if event.started_ms:
         mine.started_ms = event.started_ms
-    if event.reason is not None:
-        mine.reason = reasons.short(event.reason)
+    mine.reason = reasons.short(event.reason)
     if event.delivery is not None:
         turn.guarded.add(event.seq)
     if event.status == _IN_PROGRESS:
@@ -254,13 +250,3 @@ def apply_child_ended(turn: Turn, event: ChildEnded) -> Outcome | None:
     turn.close(node, mine, _CHILD_STATUS[ended], reason)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
-
-
-__all__ = [
-    "QueueFacts",
-    "apply_child_ended",
-    "apply_delivery_due",
-    "apply_due",
-    "apply_result",
-    "apply_worker_lost",
-]

@@ -7,8 +7,8 @@ from typing import Any
 from . import messages
 from .decision import MessageKind
 from .ending import failed_rows
+from .nodes import EXCLUSIVE_JOIN, JOIN, LOOP, SUB_WORKFLOW, Node
 from .operators.joins import counters, references
-from .plan import EXCLUSIVE_JOIN, JOIN, LOOP, SUB_WORKFLOW, Node
 from .state import TaskRow, TaskStatus
 from .steps import AGAIN, CLOSE, RECOUNT, REVIVE, TURN
 from .turn import Step, Turn

@@ -8,7 +8,7 @@ from ..payload import Json
 from .state import Path, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
-    from .plan import Node
+    from .nodes import Node
     from .turn import Turn
 
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..payload import EMPTY, Json
+from .nodes import EXCLUSIVE_JOIN, JOIN, Node
 from .operators.finishing import Unusable, finish
 from .operators.joins import act_birth as join_act_birth
 from .operators.joins import prepare_birth as join_prepare_birth
 from .operators.table import BIRTHS, RUNS
-from .plan import EXCLUSIVE_JOIN, JOIN, Node
 from .rows import add_row
 from .state import TaskRow, TaskStatus
 from .steps import BY_POLICY, JOIN_BIRTH, SETTLE

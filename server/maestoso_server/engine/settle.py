@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import reasons
-from .plan import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
+from .nodes import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
 from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, END, SETTLE, TIME_OUT_WORKFLOW, TURN

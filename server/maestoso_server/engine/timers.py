@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from . import reasons
 from .events import QueueFacts
-from .plan import Node
+from .nodes import Node
 from .policy import RETRY, Policy
 from .state import TaskRow
 from .turn import Turn

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...payload import EMPTY, Json
 from ..limits import PAYLOAD_MAX_BYTES
-from ..plan import Node
+from ..nodes import Node
 from ..rows import add_row
 from ..state import Path, TaskStatus
 from ..steps import RUN

@@ -7,7 +7,7 @@ from typing import Any
 from ...payload import Json
 from ..expressions import text_of
 from ..needs import ScriptAnswer
-from ..plan import DECISION, Node
+from ..nodes import DECISION, Node
 from ..state import TaskRow, TaskStatus
 from ..steps import BIRTH, NOTIFY
 from ..turn import Turn

@@ -9,7 +9,7 @@ from ...payload import EMPTY, Json
 from .. import messages
 from ..decision import MessageKind
 from ..needs import Child, ChildAnswer
-from ..plan import Node
+from ..nodes import Node
 from ..state import Path, TaskRow, TaskStatus
 from ..turn import Turn
 from .finishing import Unusable, finish
@@ -80,6 +80,7 @@ def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> Non
     child_id = ids.child_id(header.id, turn.task_id(row.seq), row.attempt)
     mine = turn.edit(row)
     mine.child_id = child_id
+    mine.reason = None
     mine.output = Json.of({"subWorkflowId": child_id})
     turn.set_status(mine, TaskStatus.IN_PROGRESS)
     turn.send(

@@ -7,7 +7,7 @@ from typing import Any
 from ...payload import Json
 from ..domains import domain_of
 from ..needs import TaskDefinition
-from ..plan import Node
+from ..nodes import Node
 from ..rows import add_row
 from ..state import Path, TaskStatus
 from ..turn import Turn

@@ -14,7 +14,7 @@ from ...payload import Json, encode
 from ..fragment import Fragment
 from ..limits import BRANCHES_MAX
 from ..needs import TaskDefinition
-from ..plan import DYNAMIC_FORK, JOIN, KINDS, SYSTEM_TYPES, Node
+from ..nodes import DYNAMIC_FORK, JOIN, KINDS, SYSTEM_TYPES, Node
 from ..reasons import DYNAMIC_FORK_WITHOUT_JOIN
 from ..state import TaskRow
 from ..turn import Turn

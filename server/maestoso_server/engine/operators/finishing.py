@@ -8,7 +8,7 @@ from ...payload import EMPTY, Json, encode
 from .. import reasons
 from ..limits import PAYLOAD_MAX_BYTES
 from ..needs import Script, ScriptAnswer
-from ..plan import Node
+from ..nodes import Node
 from ..state import TaskRow, TaskStatus
 from ..steps import BY_POLICY, SETTLE
 from ..turn import Turn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..plan import JOIN, Node
+from ..nodes import JOIN, Node
 from ..reasons import FORK_WITHOUT_JOIN
 from ..state import TaskRow, TaskStatus
 from ..steps import BIRTH, BRANCHES, JOIN_BIRTH, NOTIFY

@@ -6,8 +6,8 @@ from typing import Any
 
 from ...payload import Json
 from ..names import shown_reference
+from ..nodes import EXCLUSIVE_JOIN, Node
 from ..outputs import output_raw, splice
-from ..plan import EXCLUSIVE_JOIN, Node
 from ..rows import add_row
 from ..state import Path, TaskRow, TaskStatus
 from ..steps import CLOSE, NOTIFY, SETTLE

@@ -11,8 +11,8 @@ from typing import Any
 
 from ...payload import Json
 from ..needs import ScriptAnswer
+from ..nodes import Node
 from ..outputs import loop_output, rows_inside
-from ..plan import Node
 from ..rows import add_row
 from ..state import Path, TaskRow, TaskStatus
 from ..steps import BIRTH, TURN

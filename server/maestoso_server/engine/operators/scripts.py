@@ -6,7 +6,7 @@ from typing import Any
 
 from ...payload import Json
 from ..needs import ScriptAnswer
-from ..plan import INLINE, JQ, Node
+from ..nodes import INLINE, JQ, Node
 from ..state import TaskRow, TaskStatus
 from ..turn import Turn
 from .finishing import Unusable, finish, language_of, script, wait_for_script

@@ -7,7 +7,7 @@ from typing import Any
 from ...payload import EMPTY, Json, encode
 from .. import reasons
 from ..limits import VARIABLES_MAX_KB
-from ..plan import Node
+from ..nodes import Node
 from ..state import TaskRow, TaskStatus, WorkflowStatus
 from ..steps import END
 from ..turn import Turn

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...payload import Json
-from ..plan import (
+from ..nodes import (
     DECISION,
     DYNAMIC,
     DYNAMIC_FORK,

@@ -7,7 +7,7 @@ from typing import Any
 from .. import messages
 from ..durations import WaitError, wait_due_ms
 from ..needs import ParkedSignals
-from ..plan import WAIT, Node
+from ..nodes import WAIT, Node
 from ..state import TaskRow, TaskStatus
 from ..turn import Turn
 from .finishing import Unusable, finish

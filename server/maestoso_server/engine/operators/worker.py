@@ -7,7 +7,7 @@ from typing import Any
 from ...payload import Json
 from ..decision import QueueBirth
 from ..domains import domain_of
-from ..plan import Node
+from ..nodes import Node
 from ..policy import Policy
 from ..state import Path, TaskRow, TaskStatus
 from ..turn import Turn
