@@ -180,6 +180,7 @@ class Neighbours:
     waits: list[tuple[str, str]] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
     deadlines: list[int] = field(default_factory=list)
+    hinted: list[tuple[int, str]] = field(default_factory=list)
     doubts: int = 0
 
     def submit(self, workflow_id: str, event: Event, done: Done | None = None) -> None:
@@ -190,6 +191,12 @@ class Neighbours:
 
     def ended_elsewhere(self, owner_epochs: Iterable[int]) -> None:
         self.ended.extend(owner_epochs)
+
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        self.hinted.append((epoch, workflow_id))
+
+    def answers_wait_at(self, epoch: int) -> None:
+        self.hinted.append((epoch, ""))
 
     def deadline(self, due_ms: int) -> None:
         self.deadlines.append(due_ms)

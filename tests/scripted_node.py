@@ -21,6 +21,8 @@ from maestoso.error.v1 import error_pb2
 from maestoso.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 
 DEADLINE_SECONDS = 10.0
+PING_SECONDS = 0.2
+"""How often a node pings by itself, with the number 0: fences stay open, as with a real one."""
 
 
 def assignment(
@@ -139,16 +141,26 @@ class Node(task_service_pb2_grpc.TaskServiceServicer):
         self.fence_after: float | None = None
         self.refuse: grpc.StatusCode | None = None
         self.trailer: error_pb2.Error | None = None
+        self.silent = False
+        """Send no pings of its own."""
         self.hellos = 0
         self._server: grpc.aio.Server | None = None
         self._opened: asyncio.Queue[Stream] = asyncio.Queue()
         self._numbers = itertools.count(1)
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self._server = grpc.aio.server()
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
+        if credentials is None:
+            port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        else:
+            port = self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
+        self.address = f"127.0.0.1:{port}"
         await self._server.start()
+
+    async def start_again(self) -> None:
+        """Start where it was before, as a restarted process would."""
+        await self.start(int(self.address.rpartition(":")[2]))
 
     async def stop(self) -> None:
         """Stop at once, as a killed process would."""
@@ -191,11 +203,16 @@ class Node(task_service_pb2_grpc.TaskServiceServicer):
         stream.half_closed.set()
 
     async def _next(self, stream: Stream) -> Any:
-        """The next frame to send; None once the worker has ended its side."""
+        """The next frame to send, a ping if there is none; None once the worker has ended its side."""
         frame = asyncio.ensure_future(stream._out.get())
         closed = asyncio.ensure_future(stream.half_closed.wait())
         try:
-            await asyncio.wait({frame, closed}, return_when=asyncio.FIRST_COMPLETED)
+            while not frame.done() and not closed.done():
+                patience = None if self.silent else PING_SECONDS
+                waiting = {frame, closed}
+                done, _ = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    return task_service_pb2.ConnectResponse(ping=task_service_pb2.Ping(number=0))
             return frame.result() if frame.done() else None
         finally:
             closed.cancel()

@@ -141,9 +141,9 @@ async def serve(
             metrics=Metrics(CollectorRegistry()),
         )
         health = registration.Health()
-        server = registration.make_server(
-            config,
-            gate,
+        server = registration.make_server(config, gate)
+        registration.offer(
+            server,
             health,
             metadata=MetadataService(plans=plans, judge=judge, database=database, clock=clock, limits=limits),
             workflow=WorkflowService(

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -131,7 +130,7 @@ def throwaway() -> Iterator[list[str]]:
     folder = tempfile.mkdtemp(prefix="maestoso-")
     try:
         yield [
-            *("--data", os.path.join(folder, "data")),
+            *("--data", folder),
             *("--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--log-level", "warning"),
         ]
     finally:
@@ -155,7 +154,7 @@ async def print_workflow(client: Client, workflow_id: str, indent: str = "") -> 
     print(f"{indent}{workflow.name} {workflow.workflow_id} {status_of(workflow)}")
     for task in workflow.tasks:
         retried = f" attempt {task.attempt + 1}" if task.attempt or task.reason else ""
-        said = task.reason or shortened(task.output)
+        said = shortened(task.output) if task.status == task_pb2.TASK_STATUS_COMPLETED else task.reason
         print(f"{indent}  {task_status(task):<10} {task.reference:<16} {task.task_type:<18}{retried} {said}")
         if task.child_workflow_id:
             await print_workflow(client, task.child_workflow_id, indent + "      ")

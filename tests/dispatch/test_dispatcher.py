@@ -53,7 +53,13 @@ def token(seq: int, delivery: int = 1) -> bytes:
 
 
 def acks(desk: Desk, session: Session) -> list[ResultAck]:
-    return [ack for frame in desk.dispatcher.frames(session) for ack in frame.acks.acks]
+    """What leaves as answers now: acceptances by their tokens, and everything else."""
+    answers: list[ResultAck] = []
+    for frame in desk.dispatcher.frames(session):
+        accepted = [*frame.acks.accepted, *frame.tasks.accepted]
+        answers += [ResultAck(token=token, outcome=RESULT_OUTCOME_ACCEPTED) for token in accepted]
+        answers += frame.acks.acks
+    return answers
 
 
 def decide(desk: Desk, outcome: Outcome | Exception, index: int = -1) -> None:

@@ -28,12 +28,16 @@ class News:
     waits: list[tuple[str, str]] = field(default_factory=list)
     due: int = 0
     inheritances: int = 0
+    again: int = 0
 
     def rows_wait(self, namespace: str, queue: str) -> None:
         self.waits.append((namespace, queue))
 
     def notice_owned(self, due_ms: int) -> None:
         self.due += 1
+
+    def redelivered(self, count: int) -> None:
+        self.again += count
 
     def inherited(self) -> None:
         self.inheritances += 1

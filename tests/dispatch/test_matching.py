@@ -218,3 +218,18 @@ class Rings(RuleBasedStateMachine):
 
 TestRings = Rings.TestCase
 TestRings.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_short_tasks_go_to_one_session_several_at_once_and_long_ones_one_by_one():
+    matching = Matching()
+    open_room(matching, "a", tasks=100)
+    open_room(matching, "b", tasks=100)
+    ring = matching.ring(NAMESPACE, "work")
+    assert ring is not None
+
+    for _ in range(200):
+        ring.ended(5)
+    assert chosen(matching, 20) == ["a"] * 10 + ["b"] * 10
+    for _ in range(200):
+        ring.ended(10_000)
+    assert chosen(matching, 4) == ["a", "b", "a", "b"]

@@ -19,7 +19,7 @@ from dispatch_kit import (
 )
 from maestoso.error.v1.error_pb2 import REASON_BAD_FRAME
 from maestoso.task.v1 import task_service_pb2 as wire
-from maestoso.task.v1.task_pb2 import RESULT_OUTCOME_ACCEPTED, Capacity
+from maestoso.task.v1.task_pb2 import RESULT_OUTCOME_ACCEPTED, RESULT_OUTCOME_STALE, Capacity
 from maestoso_server.dispatch.deliveries import Delivery, State
 from maestoso_server.dispatch.proof import WINDOW_BYTES
 from maestoso_server.dispatch.session import (
@@ -94,9 +94,20 @@ def test_control_frames_leave_before_tasks():
     sent(session, first)
     session.assign(make_delivery(2))
     session.cancel(first, wire.CANCEL_REASON_WORKFLOW_ENDED)
-    session.acknowledge(b"t" * 24, RESULT_OUTCOME_ACCEPTED)
+    session.acknowledge(b"t" * 24, RESULT_OUTCOME_STALE)
 
     assert kinds_of(session.frames(NOW_MS)) == ["cancels", "acks", "tasks"]
+
+
+def test_acceptances_ride_with_the_tasks_that_leave_at_the_same_moment():
+    session = make_session()
+    session.assign(make_delivery(1))
+    session.acknowledge(b"t" * 24, RESULT_OUTCOME_ACCEPTED)
+
+    (frame,) = session.frames(NOW_MS)
+
+    assert len(frame.tasks.tasks) == 1
+    assert list(frame.tasks.accepted) == [b"t" * 24]
 
 
 def test_acknowledgements_of_one_moment_share_a_frame():
@@ -106,9 +117,11 @@ def test_acknowledgements_of_one_moment_share_a_frame():
 
     (frame,) = session.frames(NOW_MS)
 
-    assert len(frame.acks.acks) == 5
-    session.acknowledge(b"z" * 24, RESULT_OUTCOME_ACCEPTED)
-    assert len(session.frames(NOW_MS)[0].acks.acks) == 1
+    assert len(frame.acks.accepted) == 5
+    session.acknowledge(b"y" * 24, RESULT_OUTCOME_STALE)
+    session.acknowledge(b"z" * 24, RESULT_OUTCOME_STALE)
+    (frame,) = session.frames(NOW_MS)
+    assert len(frame.acks.acks) == 2 and not frame.acks.accepted
 
 
 def test_a_task_cancelled_before_it_was_written_is_never_written():

@@ -34,11 +34,13 @@ from maestoso_server.engine.events import (
 )
 from maestoso_server.engine.names import shown_reference
 from maestoso_server.engine.plan import Plan, compile
+from maestoso_server.engine.rows import REVIVED
 from maestoso_server.engine.state import Header, Path, TaskRow, TaskStatus, View, WorkflowStatus
-from maestoso_server.payload import EMPTY, Json, decode, encode
+from maestoso_server.payload import Json, decode, encode
 
 START_MS = 1_700_000_000_000
-OUTPUT: dict[str, Any] = {}
+WATCHED_MAX = 300
+"""Rows up to which everything is checked after every decision."""
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Stored:
     deadlines: dict[int, int] = field(default_factory=dict)
     fragments: dict[int, Json] = field(default_factory=dict)
     parked: dict[int, Json] = field(default_factory=dict)
+    keys: set[tuple[int, str, Path, int]] = field(default_factory=set)
     view: View | None = None
 
 
@@ -76,6 +79,8 @@ class World:
         self.inbox: deque[tuple[int, Message]] = deque()
         self.now_ms = START_MS
         self.live_queues: set[str] = set()
+        self.history: list[str] = []
+        """What happened, for reading when a property fails."""
         self.decisions = 0
         self.ends: list[str] = []
         """Workflow ids, one for each decision that ended one."""
@@ -172,7 +177,9 @@ class World:
             if due is None:
                 break
             self.now_ms = max(self.now_ms, due[0])
-            self.happen(due[1], self.due(due[1], due[2]))
+            (outcome,) = self.happen(due[1], self.due(due[1], due[2]))
+            if outcome.verdict == Verdict.STALE:
+                self.workflows[due[1]].deadlines.pop(due[2], None)
         self.now_ms = end
 
     def due(self, workflow_id: str, seq: int) -> Due:
@@ -227,7 +234,8 @@ class World:
     def _decide(self, workflow_id: str, events: Sequence[Event]) -> list[Outcome]:
         stored = self.workflows[workflow_id]
         view = self._view(stored, events)
-        before = view.header.copy(), {seq: row.copy() for seq, row in stored.rows.items()}
+        watched = len(stored.rows) < WATCHED_MAX
+        before = view.header.copy(), {seq: row.copy() for seq, row in stored.rows.items()} if watched else {}
         asking = decide(self.plans[stored.header.snapshot_id], view, events, rows_max=self.rows_max)
         answers: list[Any] | None = None
         while True:
@@ -239,8 +247,15 @@ class World:
             assert asked, "an empty list of needs would be asked for ever"
             self.needs_asked.extend(asked)
             answers = [self._answer(stored, need) for need in asked]
-        assert before == (view.header, stored.rows), "a view was changed in place"
+        assert before == (view.header, stored.rows if watched else {}), "a view was changed in place"
+        for event, outcome in zip(events, decision.outcomes, strict=True):
+            named = f" {event.seq}" if hasattr(event, "seq") else ""
+            told = f" {event.status.name}" if isinstance(event, Result) else ""
+            became = f"{outcome.verdict.name} {outcome.reason}"
+            self.history.append(f"{workflow_id[-12:-6]} {type(event).__name__}{named}{told}: {became}")
         self._write(stored, view, decision, events)
+        if watched:
+            self.history.append("    " + " ".join(self.shown(workflow_id)))
         return decision.outcomes
 
     def _view(self, stored: Stored, events: Sequence[Event]) -> View:
@@ -268,10 +283,8 @@ class World:
         for row in decision.inserted:
             assert row.seq not in stored.rows
             key = (row.generation, row.reference, row.path, row.attempt)
-            assert all(
-                key != (other.generation, other.reference, other.path, other.attempt)
-                for other in stored.rows.values()
-            ), f"two rows {key}"
+            assert key not in stored.keys, f"two rows {key}"
+            stored.keys.add(key)
             stored.rows[row.seq] = stored_row(row)
         for row in decision.updated:
             assert row.seq in stored.rows
@@ -298,7 +311,8 @@ class World:
                 self.inbox.append((self._message_ids, message))
         for seq, script in decision.scripts.items():
             self.late_script(stored.header.id, seq, script)
-        self._check(stored)
+        if len(stored.rows) < WATCHED_MAX or self.decisions % 50 == 0:
+            self._check(stored)
 
     def _write_queue(self, stored: Stored, decision: Decision, events: Sequence[Event]) -> None:
         for birth in decision.births:
@@ -340,9 +354,8 @@ class World:
             assert state["waiting"] == len(waited), f"{container.reference} waits for {waited}: {state}"
         elif container.type == "DO_WHILE" and not state.get("evaluating"):
             path = (*container.path, state["turn"])
-            live = [
-                row for row in inside(rows, container.seq) if row.path == path and not row.status.terminal
-            ]
+            running = [row for row in inside(rows, container.seq) if not row.status.terminal]
+            live = [row for row in running if row.path == path or _is_revived(row, path)]
             assert state["live"] == len(live), f"{container.reference} has {len(live)} chains: {state}"
 
     def late_script(self, workflow_id: str, seq: int, script: needs.Script) -> None:
@@ -369,6 +382,8 @@ class World:
             return needs.ScriptAnswer(slow=True) if self.slow_scripts else evaluate(need)
         if isinstance(need, needs.Child):
             return self._child(need)
+        if isinstance(need, needs.Definition):
+            return self.plans[need.snapshot_id]
         if isinstance(need, needs.TaskDefinition):
             return self.task_definitions.get(need.name)
         if isinstance(need, needs.ParkedSignals):
@@ -428,6 +443,11 @@ def stored_row(row: TaskRow) -> TaskRow:
     made.output = None if row.output is None else Json(row.output.raw)
     made.state = None if row.state is None else decode(encode(row.state))
     return made
+
+
+def _is_revived(row: TaskRow, path: Path) -> bool:
+    """It runs again in an earlier turn: the loop's turn waits for it too."""
+    return len(row.path) == len(path) and (row.state or {}).get("passed") == REVIVED
 
 
 def starts_with(path: Path, prefix: Path) -> bool:
@@ -540,7 +560,3 @@ def inline(
 ) -> dict[str, Any]:
     given = {"evaluatorType": "javascript", "expression": expression, **(inputs or {})}
     return task("INLINE", reference, given, **more)
-
-
-ENDED = frozenset(status for status in WorkflowStatus if status >= WorkflowStatus.COMPLETED)
-EMPTY_JSON = EMPTY

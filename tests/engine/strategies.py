@@ -15,8 +15,9 @@ CHILD = flow(simple("child_a"), simple("child_b", {"a": "${child_a.output.value}
 class _Names:
     """References that are unique within one document."""
 
-    def __init__(self) -> None:
+    def __init__(self, dynamic_forks: int) -> None:
         self.count = 0
+        self.dynamic_forks = dynamic_forks
 
     def next(self, prefix: str) -> str:
         self.count += 1
@@ -48,7 +49,8 @@ def _leaf(draw: Any, names: _Names, before: str | None) -> list[dict[str, Any]]:
 
 
 def _container(draw: Any, names: _Names, depth: int) -> list[dict[str, Any]]:
-    kind = draw(st.sampled_from(("switch", "fork", "loop", "same", "different")))
+    dynamic = ("same", "different") if names.dynamic_forks > 0 else ()
+    kind = draw(st.sampled_from(("switch", "fork", "loop", *dynamic)))
     if kind == "switch":
         cases = {"a": _chain(draw, names, depth - 1), "b": []}
         default = _chain(draw, names, depth - 1)
@@ -64,6 +66,7 @@ def _container(draw: Any, names: _Names, depth: int) -> list[dict[str, Any]]:
         body = _chain(draw, names, depth - 1)
         return [loop(names.next("l"), body, draw(st.integers(1, 3)), inputParameters=keep)]
     reference = names.next("d")
+    names.dynamic_forks -= 1
     if kind == "same":
         inputs = {
             "forkTaskName": names.next("t"),
@@ -90,8 +93,9 @@ def _chain(draw: Any, names: _Names, depth: int) -> list[dict[str, Any]]:
 
 
 @st.composite
-def documents(draw: Any, depth: int = 3) -> dict[str, Any]:
-    names = _Names()
+def documents(draw: Any, depth: int = 3, dynamic_forks: int = 3) -> dict[str, Any]:
+    """With two dynamic forks or more, which of them comes first decides how its branches are called."""
+    names = _Names(dynamic_forks)
     chain = _chain(draw, names, depth)
     last = chain[-1]["taskReferenceName"]
     return flow(*chain, outputParameters={"last": f"${{{last}.output}}"})

@@ -104,7 +104,10 @@ def test_single_parameter_without_annotation_takes_the_whole_input() -> None:
 def test_dataclass_takes_the_whole_input() -> None:
     def handler(order: Order) -> None: ...
 
-    raw = b'{"order_id":"A","items":[{"name":"x"},{"name":"y","quantity":2}],"parent":{"order_id":"B","items":[]}}'
+    raw = (
+        b'{"order_id":"A","items":[{"name":"x"},{"name":"y","quantity":2}],'
+        b'"parent":{"order_id":"B","items":[]}}'
+    )
     assert arguments(handler, raw) == {
         "order": Order("A", [Item("x"), Item("y", 2)], parent=Order("B", [])),
     }

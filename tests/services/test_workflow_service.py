@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -342,6 +343,22 @@ async def test_a_resumed_watch_tells_nothing_that_was_seen(served: Served) -> No
     told = [found.revision async for found in watch(served, workflow_id, after_revision=seen)]
 
     assert min(told) > seen
+
+
+async def test_a_watcher_that_goes_away_leaves_no_error_in_the_log(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    await served.register(ASK)
+    workflow_id = await served.start("ask")
+    call = served.workflows.WatchWorkflow(wire.WatchWorkflowRequest(workflow_id=workflow_id))
+    await call.read()
+
+    call.cancel()
+    gc.collect()  # a generator that nobody closed is closed by the collector, in another context
+    for _ in range(20):
+        await served.get(workflow_id)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_an_ended_workflow_is_told_once(served: Served) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 
 import pytest
@@ -13,7 +12,7 @@ from maestoso_server.store import deliveries, nodes, queue
 from maestoso_server.store.deliveries import HandBack, Key, ProgressMade, Read
 from maestoso_server.store.nodes import NodeLost
 from maestoso_server.store.queue import QueueName, Take, Watermark
-from ownership_kit import World, open_world
+from ownership_kit import World
 
 S1, S2, S3 = (session_id() for _ in range(3))
 
@@ -574,51 +573,3 @@ class TestDepths:
         await world.row(queue="b", owner=0, delivery=1)
         asked = [("default", "a"), ("default", "b"), ("other", "a")]
         assert await queue.backlog(world.conn, asked) == {QueueName("default", "a")}
-
-
-@pytest.mark.slow
-async def test_take_from_a_million_rows_reads_the_index_only(database_url: str) -> None:
-    """The plan is made on empty tables and kept, as in a server that grew."""
-    async with open_world(database_url) as world:
-        epoch = await world.node()
-        assert (await take(world, epoch, [S1])).rows == []
-        await world.row()
-        await world.multiply_tasks(999_999)
-        await world.multiply_rows(999_999)
-        taken = await take(world, epoch, [S1] * 100)
-        assert len(taken.rows) == 100
-        plan = await _explain(world, queue._TAKE, epoch, "default", "pay", [S1] * 100, *queue._ANYTHING)
-        assert _scans(plan).isdisjoint({"Seq Scan", "Bitmap Heap Scan"})
-        assert _rows_read(plan, "task_queue") <= 300
-        after = taken.rows[-1].watermark
-        plan = await _explain(world, queue._TAKE, epoch, "default", "pay", [S1] * 100, *after)
-        assert _rows_read(plan, "task_queue") <= 300
-        depth = (await queue.depths(world.conn, now_ms=world.now_ms))[0]
-        assert (depth.depth, depth.exact) == (100_000, False)
-
-
-async def _explain(world: World, sql: str, *args: object) -> dict[str, object]:
-    """Run a statement by its generic plan and return what it did."""
-    raw = world.conn.raw
-    text = await raw.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) " + sql, *args)
-    plan: dict[str, object] = json.loads(text)[0]["Plan"]
-    return plan
-
-
-def _nodes(plan: dict[str, object]) -> list[dict[str, object]]:
-    inner = plan.get("Plans", [])
-    assert isinstance(inner, list)
-    return [plan, *(node for part in inner for node in _nodes(part))]
-
-
-def _scans(plan: dict[str, object]) -> set[object]:
-    return {node["Node Type"] for node in _nodes(plan) if "Relation Name" in node}
-
-
-def _rows_read(plan: dict[str, object], table: str) -> float:
-    """Rows that scans of the table returned or filtered out."""
-    return sum(
-        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]  # type: ignore[operator]
-        for node in _nodes(plan)
-        if node.get("Relation Name") == table and "Scan" in str(node["Node Type"])
-    )

@@ -17,9 +17,9 @@ _OPTIONS: list[tuple[str, int]] = [
     # A dead path under an open call is noticed in under a minute even where nothing is sent.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # A server that comes back is found soon; gRPC's own back-off would grow to two minutes.
+    # Until gRPC's own back-off is over every call fails at once; ours is the one that counts.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # In gRPC this is the time that one attempt to connect may take.
     ("grpc.min_reconnect_backoff_ms", 2_000),
     # Each Client and Worker has connections of its own: one stuck connection blocks one of them.

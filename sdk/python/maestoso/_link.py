@@ -276,7 +276,7 @@ class Link:
             fence.heard(now)
             for event in session.receive(frame, now):
                 self._handle(event)
-            if session.has_output or session.draining or self.guest:
+            if session.has_output or session.draining or self.guest or session.repeat_at() is not None:
                 self._wakeup.set()
 
     def _handle(self, event: Event) -> None:

@@ -224,12 +224,14 @@ class Session:
             self._aside.append(frame)
             return []
         if kind == "tasks":
+            self._accepted(frame.tasks.accepted)
             return self._assigned(frame.tasks.tasks)
         if kind == "ping":
             pong = task_service_pb2.Pong(number=frame.ping.number)
             self._urgent.append(task_service_pb2.ConnectRequest(pong=pong))
             return []
         if kind == "acks":
+            self._accepted(frame.acks.accepted)
             return self._acknowledged(frame.acks.acks, now)
         if kind == "cancels":
             return self._cancelled(frame.cancels.cancels)
@@ -280,6 +282,10 @@ class Session:
             self._send_drain("")
         opened: list[Event] = [Opened(welcome)]
         return [*opened, Revoked(revoked)] if revoked else opened
+
+    def _accepted(self, tokens: Iterable[bytes]) -> None:
+        for token in tokens:
+            self.finished.pop(token, None)
 
     def _acknowledged(self, acks: Iterable[task_pb2.ResultAck], now: float) -> list[Event]:
         events: list[Event] = []

@@ -127,6 +127,12 @@ class Cluster:
         for epoch in owner_epochs:
             self.hints.rows_ended(epoch)
 
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        self.hints.messages_wait(epoch, workflow_id)
+
+    def answers_wait_at(self, epoch: int) -> None:
+        self.hints.answers_wait(epoch)
+
     def deadline(self, due_ms: int) -> None:
         self._deadlines.notice(due_ms)
 
@@ -142,6 +148,9 @@ class Cluster:
 
     def notice_owned(self, due_ms: int) -> None:
         self._deadlines.notice_owned(due_ms)
+
+    def redelivered(self, count: int) -> None:
+        self._dispatcher.on_redelivered("lost", count)
 
     def inherited(self) -> None:
         self._deadlines.notice_owned(0)

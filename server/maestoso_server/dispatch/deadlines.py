@@ -129,7 +129,7 @@ class Deadlines:
                 claims = await deadlines.claim(conn, now_ms=now_ms, limit=CHUNK)
             for claim in claims:
                 self._on_lag((now_ms - claim.due_ms) / 1000)
-                event = Due(now_ms=now_ms, seed=self._engine.seed(), seq=claim.seq)
+                event = Due(now_ms=now_ms, seed=self._engine.seed(), seq=claim.seq, queue=claim.queue)
                 done = self._claimed_flight.counted(partial(self._claim_answered, claim))
                 self._engine.submit(claim.workflow_id, event, done)
             if len(claims) < CHUNK:

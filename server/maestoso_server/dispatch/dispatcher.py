@@ -85,6 +85,14 @@ class Outside(Protocol):
         """Rows of these nodes are marked ended."""
         ...
 
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        """A message waits for a workflow that the node `epoch` drains."""
+        ...
+
+    def answers_wait_at(self, epoch: int) -> None:
+        """A command of the node `epoch` was answered."""
+        ...
+
     def deadline(self, due_ms: int) -> None:
         """A deadline at this time was committed."""
         ...
@@ -153,6 +161,8 @@ class Dispatcher:
         """Called when there is something new in `owed` or a take to make."""
         self.on_waiting: Callable[[str, str], None] = _ignore_queue
         """Told of every queue in which rows wait: the pollers' ear."""
+        self.on_redelivered: Callable[[str, int], None] = _ignore_count
+        """Told of tasks that go out again, with the cause (`unread`, `lost`, `handed_back`) and how many."""
         self._clock = clock
         self._outside = outside
         self._max_payload_bytes = max_payload_bytes
@@ -268,6 +278,7 @@ class Dispatcher:
             self._over(delivery)
         for namespace, queue in resumed.waiting:
             self._rows_wait(namespace, queue)
+        self.on_redelivered("unread", resumed.redelivered)
         if resumed.lost:
             self._outside.deadline(now_ms)
 
@@ -502,6 +513,9 @@ class Dispatcher:
         if delivery is not None:
             workflow_id, seq, number = delivery.workflow_id, delivery.seq, delivery.delivery
             started_ms = delivery.started_ms or delivery.sent_ms
+            ring = self.matching.ring(delivery.namespace, delivery.queue)
+            if ring is not None and delivery.sent_ms:
+                ring.ended(now_ms - delivery.sent_ms)
         else:
             known = read_token(result.token)
             if known is None:
@@ -676,6 +690,12 @@ class Dispatcher:
 
     def ended_elsewhere(self, owner_epochs: Iterable[int]) -> None:
         self._outside.ended_elsewhere(owner_epochs)
+
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        self._outside.messages_wait_at(epoch, workflow_id)
+
+    def answers_wait_at(self, epoch: int) -> None:
+        self._outside.answers_wait_at(epoch)
 
     def deadline(self, due_ms: int) -> None:
         self._outside.deadline(due_ms)
@@ -862,11 +882,14 @@ class Dispatcher:
     def returned(self, deliveries: Iterable[tuple[Delivery, int]]) -> None:
         """Transition 7 was committed for these, each with the time it was given."""
         queues: dict[tuple[str, str], None] = {}
+        count = 0
         for delivery, due_ms in deliveries:
             if delivery.state is not State.OVER:
+                count += 1
                 self._over(delivery)
                 if not due_ms:
                     queues[delivery.namespace, delivery.queue] = None
+        self.on_redelivered("handed_back", count)
         for namespace, queue in queues:
             self._rows_wait(namespace, queue)
 
@@ -902,6 +925,10 @@ def _of_row(row: Taken, session: Session | None) -> Delivery:
 
 
 def _nobody() -> None:
+    return
+
+
+def _ignore_count(cause: str, count: int) -> None:
     return
 
 

@@ -43,6 +43,10 @@ class News(Protocol):
 
     def notice_owned(self, due_ms: int) -> None: ...
 
+    def redelivered(self, count: int) -> None:
+        """So many tasks of ended sessions wait again."""
+        ...
+
     def inherited(self) -> None:
         """Rows, sessions or messages of a dead node are this one's: look at all of them."""
         ...
@@ -128,6 +132,7 @@ class Expiry:
             async with self._database.acquire() as conn:
                 expired = await sessions.expire(conn, epoch=self._node.epoch, unread=unread, now_ms=now_ms)
             self._ending |= expired.sessions
+            self._news.redelivered(expired.redelivered)
             for namespace, queue in expired.waiting:
                 self._news.rows_wait(namespace, queue)
             if expired.lost:

@@ -22,6 +22,13 @@ MAX_TRIES = 4
 """How many sessions with too few bytes left a reservation meets before it gives up."""
 
 
+STINT_MS = 50
+"""Tasks that a session ends within this time are given to it several at once: one message instead of
+many. Longer ones are spread one by one, since each waits for the one before it at the same worker."""
+STINT_MAX = 16
+"""Tasks given to one session in a row at most."""
+
+
 class Room:
     """What one session holds, and how much more it takes.
 
@@ -151,7 +158,18 @@ class Takes:
 class Ring:
     """The sessions that take from one queue; those with room in the order of their turns."""
 
-    __slots__ = ("backlog", "members", "namespace", "queue", "rooms", "takes", "task_type")
+    __slots__ = (
+        "_given",
+        "_held_ms",
+        "_stint",
+        "backlog",
+        "members",
+        "namespace",
+        "queue",
+        "rooms",
+        "takes",
+        "task_type",
+    )
 
     def __init__(self, namespace: str, queue: str, task_type: str) -> None:
         self.namespace = namespace
@@ -162,6 +180,14 @@ class Ring:
         self.takes = Takes()
         self.members = 0
         self.rooms: OrderedDict[Room, None] = OrderedDict()
+        self._held_ms = float(STINT_MS)
+        self._stint = 1
+        self._given = 0
+
+    def ended(self, held_ms: int) -> None:
+        """A task of this queue was held for so long: how many one session gets in a row follows."""
+        self._held_ms += (held_ms - self._held_ms) / 16
+        self._stint = min(STINT_MAX, round(STINT_MS / max(self._held_ms, 1.0))) or 1
 
     def has_room(self) -> bool:
         """Whether any session has room. Drops those met without."""
@@ -185,8 +211,12 @@ class Ring:
             room = next(iter(rooms))
             if room.free <= 0:
                 self._drop(room)
+                self._given = 0
                 continue
-            rooms.move_to_end(room)
+            self._given += 1
+            if self._given >= self._stint or not room.fits(size):
+                rooms.move_to_end(room)
+                self._given = 0
             if room.fits(size) and not (birth and room.births_shut):
                 room.reserve(size)
                 room.births += birth

@@ -28,7 +28,7 @@ DEGRADED_AFTER_MS = 3_000
 """Without a beat for so long the node says that it has lost its database: before its lease ends."""
 CONNECT_S = 3.0
 """A connection that takes longer to make is given up."""
-CLOCK_READ_MS = 30_000
+REFRESH_MS = 30_000
 """How often the database's clock is read: clocks drift by some 0.1 ms a second at most."""
 
 
@@ -129,7 +129,7 @@ class Node:
         self._left: list[int] = []
         self._beat_ms = 0
         self._quiet_until_ms = 0
-        self._clock_read_ms = clock.now_ms()
+        self._refreshed_ms = clock.now_ms()
         self._addresses: list[str] = []
 
     # -- what others ask -----------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class Node:
             if self._left:
                 await self._rejoin(conn)
             await self._beat(conn)
-            await self._read_clock()
+            await self._refresh(conn)
         except NodeLost as lost:
             log.warning("this node was taken for dead", extra={"epoch": lost.epoch})
             if lost.epoch == self.epoch:
@@ -244,10 +244,12 @@ class Node:
             self._addresses = addresses
             self._duties.on_nodes(addresses)
 
-    async def _read_clock(self) -> None:
-        if self._clock.now_ms() - self._clock_read_ms >= CLOCK_READ_MS:
-            self._clock_read_ms = self._clock.now_ms()
+    async def _refresh(self, conn: Connection) -> None:
+        """Now and then: the clock drifts, and the beat's plan was made on smaller tables."""
+        if self._clock.now_ms() - self._refreshed_ms >= REFRESH_MS:
+            self._refreshed_ms = self._clock.now_ms()
             await self._database.read_clock()
+            await conn.execute("DISCARD PLANS")
 
     # -- a new epoch ---------------------------------------------------------------------------------
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ..definitions.models import TaskDefinition
 from ..payload import Json
+from .limits import PAYLOAD_MAX_BYTES
 from .operators.births import arm
 from .operators.table import INPUTS, RUNS
 from .operators.worker import enqueue
 from .plan import DYNAMIC, WORKER, Node
 from .retry import retry_delay_ms
-from .rows import new_attempt
+from .rows import PASSED_BY, REVIVED, new_attempt
 from .state import TaskRow, TaskStatus
 from .steps import RUN
 from .turn import Step, Turn
@@ -23,7 +24,7 @@ def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json] | None:
     node = turn.node_of(row)
     if node is None:
         return None
-    if not step[2] and node.loops and (row.state or {}).get("passed"):
+    if node.loops and (row.state or {}).get("passed"):
         turn.newest(node.loops[-1], row.path[:-1])
     return row, node, _input(turn, row, node)
 
@@ -31,13 +32,15 @@ def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json] | None:
 def _input(turn: Turn, row: TaskRow, node: Node) -> Json:
     """The old input overlaid by a fresh resolution. A SUB_WORKFLOW's is made anew (B20)."""
     if node.kind in INPUTS:
-        renewed: Json = INPUTS[node.kind](turn, node, row.path, row.scope)
-        return renewed
+        return INPUTS[node.kind](turn, node, row.path, row.scope)
     if node.constant is not None:
         return row.input
-    fresh = turn.resolve(node, row.path, turn.header.next_seq)
-    old = row.input.value
-    return Json.of({**old, **fresh} if isinstance(old, dict) else fresh)
+    try:
+        fresh = turn.resolve(node, row.path, turn.header.next_seq)
+        merged = Json.of({**row.input.value, **fresh})
+        return merged if len(merged.raw) <= PAYLOAD_MAX_BYTES else row.input
+    except Exception:  # whatever the data has become meanwhile: the old input was good
+        return row.input
 
 
 def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> None:
@@ -47,9 +50,7 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> Non
     policy = turn.policy_of(old, node)
     delay_ms = _delay_ms(turn, old, policy.definition) if step[2] else 0
     row = new_attempt(turn, old, value, delay_ms)
-    passed = {"passed": True} if (old.state or {}).get("passed") else None
-    if passed and node.loops and not step[2]:
-        _add_chain(turn, node, row)
+    passed = revived(turn, node, old)
     if node.kind in (WORKER, DYNAMIC):
         row.state = {**(old.state or {}), **(passed or {})} if node.kind == DYNAMIC else passed
         enqueue(turn, row, policy, turn.now_ms + delay_ms)
@@ -61,12 +62,17 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> Non
         begin(turn, node, row)
 
 
-def _add_chain(turn: Turn, node: Node, row: TaskRow) -> None:
-    """The turn went on without this row; now it waits for it as well."""
-    loop = turn.newest(node.loops[-1], row.path[:-1])
-    if loop is not None:
+def revived(turn: Turn, node: Node, row: TaskRow) -> dict[str, int] | None:
+    """What a row that runs again keeps of the fact that the flow went on without it. The turn of
+    its loop, which has to be known, waits for it from now on."""
+    passed = (row.state or {}).get("passed")
+    if not passed:
+        return None
+    loop = turn.newest(node.loops[-1], row.path[:-1]) if node.loops else None
+    if passed == PASSED_BY and loop is not None:
         mine = turn.edit(loop)
         turn.set_state(mine, live=(mine.state or {}).get("live", 0) + 1)
+    return {"passed": REVIVED}
 
 
 def _delay_ms(turn: Turn, old: TaskRow, definition: TaskDefinition) -> int:

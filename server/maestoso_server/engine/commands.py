@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from ..payload import EMPTY, Json
 from . import messages
+from .attempts import revived
 from .cursor import continues
 from .decision import APPLIED, MessageKind, Outcome, Verdict
 from .ending import end, failed_rows, open_rows, prepare_output
 from .events import ChildRevived, Continue, Pause, Restart, Resume, Retry, Signal, Start, Terminate
 from .names import split_reference
-from .plan import DYNAMIC_FORK, HUMAN, WAIT
+from .needs import Definition
+from .plan import DYNAMIC_FORK, HUMAN, WAIT, Node
 from .results import stale
+from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, View, WorkflowStatus
-from .steps import BIRTH, BY_POLICY, CANCEL, RECOUNT, REVIVE, SETTLE
+from .steps import BIRTH, BY_POLICY, RECOUNT, REVIVE, SETTLE
 from .turn import Turn
 
 _ENDED = int(WorkflowStatus.COMPLETED)
@@ -146,7 +149,7 @@ def _rename_end(turn: Turn, event: Terminate) -> Outcome:
 
 
 def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
-    """From the beginning, in a new generation. The plan must be that of `event.snapshot_id`."""
+    """From the beginning, in a new generation, on newer definitions if the event says so."""
     header = turn.header
     if header.status < _ENDED:
         return refused(f"Workflow: {header.id} is not in terminal state, unable to restart.")
@@ -154,6 +157,11 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
         return refused(f"Workflow: {header.id} is non-restartable")
     if continues(header):
         return _behind()
+    if event.snapshot_id is not None and event.snapshot_id != header.snapshot_id:
+        plan = turn.ask(Definition(event.snapshot_id))
+        if plan is None:
+            return None
+        turn.plan = plan
     header.generation += 1
     if event.snapshot_id is not None:
         header.snapshot_id = event.snapshot_id
@@ -229,36 +237,38 @@ def apply_child_revived(turn: Turn, event: ChildRevived) -> Outcome | None:
         return None if turn.lacking else stale(f"there is no task {event.seq}")
     if row.generation != turn.header.generation or row.superseded or row.child_id != event.child_id:
         return stale("the task has another child by now")
+    if row.status < _COMPLETED:
+        return stale("the task waits for its child already")
     node = turn.node_of(row)
     if node is None:
         return None if turn.lacking else stale("the task is not part of the definition")
     if node.optional:
         return stale("the task is optional: its workflow has gone on")
-    if row.status < _COMPLETED:
-        return stale("the task waits for its child already")
     if continues(turn.header) and turn.header.status >= _ENDED:
         return _behind()
-    loops = [turn.newest(loop, row.path[:depth]) for depth, loop in enumerate(node.loops)]
+    if node.loops:
+        turn.newest(node.loops[-1], row.path[:-1])
+    joins = [turn.newest(join.reference, row.path) for join in node.joins]
     if turn.lacking:
         return None
-    _reopen_child_row(turn, row)
+    _reopen_child_row(turn, node, row)
     if turn.header.status >= _ENDED:
         revive(turn, resume=True, tell=True)
-    elif node.joins:
-        turn.later((RECOUNT, row.seq))
-    del loops
+    turn.agenda.extend((RECOUNT, join.seq) for join in joins if join is not None)
     return APPLIED
 
 
-def _reopen_child_row(turn: Turn, row: TaskRow) -> None:
+def _reopen_child_row(turn: Turn, node: Node, row: TaskRow) -> None:
     mine = turn.edit(row)
-    failed_on = turn.header.status < _ENDED and row.status != TaskStatus.COMPLETED
+    if turn.drop_settling(row.seq):
+        pass  # nothing has followed from its end yet
+    elif row.status in (TaskStatus.COMPLETED, TaskStatus.COMPLETED_WITH_ERRORS):
+        turn.set_state(mine, passed=PASSED_BY)
+    elif (row.state or {}).get("passed") == PASSED_BY and turn.header.permissive_failed:
+        turn.header.permissive_failed -= 1
+    mine.state = revived(turn, node, mine)
     turn.set_status(mine, TaskStatus.IN_PROGRESS)
     mine.reason = None
-    if failed_on or row.status in (TaskStatus.COMPLETED, TaskStatus.COMPLETED_WITH_ERRORS):
-        turn.set_state(mine, passed=True)
-    if failed_on and turn.header.permissive_failed:
-        turn.header.permissive_failed -= 1
 
 
 # --- signals -------------------------------------------------------------------------------------
@@ -339,6 +349,3 @@ def _merged(old: Json | None, new: Json) -> Json:
     if not before or not isinstance(before, dict) or not isinstance(after, dict):
         return new
     return Json.of({**before, **after})
-
-
-__all__ = ["CANCEL", "refused"]

@@ -10,7 +10,7 @@ import re
 
 _NAMED = re.compile(r"""\$\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(['"])(.*?)\2\s*\])""")
 _COUNTER = re.compile(r"""\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(['"])(.*?)\2\s*\])""")
-_DOLLAR = re.compile(r"(?<![\w$])\$(?![\w$])")
+_DOLLAR = re.compile(r"(?<![\w$])\$(?![\w${])")
 
 
 class Condition:

@@ -47,7 +47,7 @@ from .steps import (
     BRANCHES,
     CANCEL,
     CLOSE,
-    FAIL,
+    END,
     JOIN_BIRTH,
     NOTIFY,
     RECOUNT,
@@ -91,7 +91,7 @@ _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {
     BRANCHES: forks.prepare_branches,
     TURN: loops.prepare_turn,
     CLOSE: joins.prepare_close,
-    FAIL: ending.prepare_fail,
+    END: ending.prepare_end,
     CANCEL: ending.prepare_cancel,
     REVIVE: revival.prepare_revive,
     RECOUNT: revival.prepare_recount,
@@ -107,7 +107,7 @@ _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
     BRANCHES: forks.act_branches,
     TURN: loops.act_turn,
     CLOSE: joins.act_close,
-    FAIL: ending.act_fail,
+    END: ending.act_end,
     CANCEL: ending.act_cancel,
     REVIVE: revival.act_revive,
     RECOUNT: revival.act_recount,
@@ -192,7 +192,7 @@ def _leave(turn: Turn) -> None:
         work["held"].extend(left)
     else:
         cancels = [step for step in left if step[0] == CANCEL]
-        rest = [step for step in (*left, *work["steps"]) if step[0] not in (CANCEL, FAIL)]
+        rest = [step for step in (*left, *work["steps"]) if step[0] not in (CANCEL, END)]
         owed = not cancels
         work["held"].extend(rest)
         work["steps"] = cancels

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..payload import EMPTY, Json
-from . import messages, reasons
+from . import failure, messages, reasons
 from .decision import MessageKind
-from .needs import FailedRows, OpenRows
+from .limits import PAYLOAD_MAX_BYTES
+from .needs import ChildAnswer, FailedRows, OpenRows
 from .plan import SUB_WORKFLOW
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import CANCEL, FAIL
+from .steps import CANCEL, END
 
 if TYPE_CHECKING:
     from .turn import Step, Turn
@@ -50,31 +51,50 @@ def _permissive_reason(turn: Turn) -> str:
 
 def complete(turn: Turn, prepared: tuple[str | None, Json | None]) -> None:
     """Nothing is left to do."""
-    failure, output = prepared
-    if failure is not None:
-        turn.first((FAIL, int(WorkflowStatus.FAILED), failure, 0))
+    why, output = prepared
+    if why is None and output is not None and len(output.raw) > PAYLOAD_MAX_BYTES:
+        why = reasons.workflow_too_large(len(output.raw), turn.header.id, PAYLOAD_MAX_BYTES)
+    if why is not None:
+        turn.first((END, int(WorkflowStatus.FAILED), why, 0))
         return
-    reason = None if turn.plan.first is not None else reasons.NO_TASKS
-    end(turn, WorkflowStatus.COMPLETED, reason, output)
+    end(turn, WorkflowStatus.COMPLETED, None if turn.plan.first else reasons.NO_TASKS, output)
 
 
-def prepare_fail(turn: Turn, step: Step) -> Json | None:
-    """The output of an unsuccessful end; `workflow.status` in it is the final one already."""
-    if turn.header.status >= WorkflowStatus.COMPLETED:
-        return None
+def prepare_end(turn: Turn, step: Step) -> tuple[Json, ChildAnswer | None] | None:
+    """(the output, the failure workflow to start). `workflow.status` in an output is the final one
+    already. None where the workflow has ended."""
     header = turn.header
+    _, status, reason, by = step
+    if header.status >= WorkflowStatus.COMPLETED:
+        return None
     before = header.status, header.reason
-    header.status, header.reason = WorkflowStatus(step[1]), reasons.short(step[2])
+    header.status, header.reason = WorkflowStatus(status), reasons.short(reason)
     try:
-        return prepare_output(turn)
+        output = _terminal_output(turn, by) or prepare_output(turn)
+        failed = status != WorkflowStatus.COMPLETED
+        return output, failure.prepare(turn) if failed else None
     finally:
         header.status, header.reason = before
 
 
-def act_fail(turn: Turn, step: Step, output: Json | None) -> None:
-    _, status, reason, failed = step
-    if output is not None:
-        end(turn, WorkflowStatus(status), reason, output, failed)
+def _terminal_output(turn: Turn, seq: int) -> Json | None:
+    """The output of the TERMINATE task that ends the workflow: nothing else counts then."""
+    row = turn.row(seq) if seq else None
+    if row is None or row.status != TaskStatus.COMPLETED:
+        return None
+    return row.output or EMPTY
+
+
+def act_end(turn: Turn, step: Step, found: tuple[Json, ChildAnswer | None] | None) -> None:
+    if found is None:
+        return
+    _, status, reason, by = step
+    output, after = found
+    if len(output.raw) > PAYLOAD_MAX_BYTES:
+        output = EMPTY
+    end(turn, WorkflowStatus(status), reason, output, by if status != WorkflowStatus.COMPLETED else 0)
+    if after is not None:
+        failure.start(turn, after)
 
 
 def end(

@@ -75,7 +75,8 @@ class QueueFacts:
 @dataclass(slots=True, kw_only=True)
 class Due(Event):
     """A deadline passed. `seq` 0 is the workflow's own clock. The engine works out which clock it
-    was, and answers with the row's next deadline (`Decision.deadlines`), 0 where none is left.
+    was, and answers with the row's next deadline (`Decision.deadlines`), 0 where none is left. STALE
+    where nothing runs any more: then the deadline's row is to go.
 
     `queue` is None where the task has no queue row."""
 

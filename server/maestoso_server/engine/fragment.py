@@ -17,13 +17,15 @@ from .state import TaskRow
 class Fragment:
     """`count` branches; `node(reference)` finds the task of a row inside the fork."""
 
-    __slots__ = ("_fork", "_join", "_nodes", "_prefix", "_task", "count", "references")
+    __slots__ = ("_fork", "_join", "_model", "_nodes", "_prefix", "_task", "count", "references")
 
     def __init__(self, fork: Node) -> None:
         self._fork = fork
         self._join = fork.next
         self._nodes: dict[str, Node] = {}
         self._task: WorkflowTask | None = None
+        self._model: Node | None = None
+        """The node of which every branch is a copy."""
         self._prefix = ""
         self.count = 0
         self.references: list[str] | None = None
@@ -87,11 +89,14 @@ class Fragment:
         known = self._nodes.get(reference)
         if known is not None or self._task is None or self.index(reference) is None:
             return known
-        task = self._task.model_copy(update={"task_reference_name": reference})
-        grow(self._nodes, [task], self._fork, self._fork.loops)
-        node = self._nodes[reference]
-        link([node], self._nodes)
-        self._settle(node)
+        if self._model is None:
+            made: dict[str, Node] = {}
+            self._model = grow(made, [self._task], self._fork, self._fork.loops)
+            link(made.values(), made)
+            if self._model is None:
+                return None
+            self._settle(self._model)
+        node = self._nodes[reference] = self._model.renamed(reference)
         return node
 
     def _settle(self, node: Node) -> None:

@@ -27,8 +27,8 @@ class Rows:
 
 @dataclass(slots=True, frozen=True)
 class ScopeRows:
-    """Every newest row directly or deeper inside the container row `scope` whose path starts with
-    `prefix`. Answer: list of `TaskRow`, ordered by seq. For a join's or a loop's output, once."""
+    """Every row, earlier attempts too, directly or deeper inside the container row `scope` whose path
+    starts with `prefix`. Answer: list of `TaskRow`, ordered by seq. For a loop's output, once."""
 
     scope: int
     prefix: Path
@@ -114,6 +114,13 @@ class ChildStatus:
 
 
 @dataclass(slots=True, frozen=True)
+class Definition:
+    """The plan of another snapshot, for a restart on newer definitions. Answer: `Plan`."""
+
+    snapshot_id: str
+
+
+@dataclass(slots=True, frozen=True)
 class TaskDefinition:
     """The registered task definition of a name, for tasks of dynamic forks and DYNAMIC.
     Answer: the JSON object, or None."""
@@ -146,6 +153,7 @@ Need = (
     | Script
     | Child
     | ChildStatus
+    | Definition
     | TaskDefinition
     | ParkedSignals
     | Demand

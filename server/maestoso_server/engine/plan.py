@@ -77,6 +77,11 @@ _QUEUED = frozenset({WORKER, DYNAMIC})
 _TEMPLATED = frozenset({WORKER, DYNAMIC, INLINE, LAMBDA, JQ, LOOP})
 """Kinds whose first attempt sees the task definition's `inputTemplate`."""
 
+_WITHOUT_TASK_ID = frozenset(
+    {SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, SET_VARIABLE, SUB_WORKFLOW, START_WORKFLOW}
+)
+"""Kinds in whose inputs `${CPEWF_TASK_ID}` stays as it is."""
+
 NEVER_RETRIED = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, LOOP})
 
 
@@ -149,7 +154,7 @@ class Node:
             self.constant = Json.of(resolve(self.input, _nothing))
         self.inputs_whole: frozenset[str] = frozenset()
         """Loops whose whole output the input reads, not just its counters."""
-        self.reads_task_id = self.input.reads_task_id
+        self.reads_task_id = self.input.reads_task_id and self.kind not in _WITHOUT_TASK_ID
         self.is_branch = False
         """The head of a dynamic fork's branch: its input is data of the fork."""
         self.next: Node | None = None
@@ -168,6 +173,14 @@ class Node:
         self.condition: Condition | None = None
         self.items: Template | None = None
         self.sub: SubWorkflow | None = None
+
+    def renamed(self, reference: str) -> Node:
+        """The same node under another reference."""
+        node = Node.__new__(Node)
+        for slot in Node.__slots__:
+            setattr(node, slot, getattr(self, slot))
+        node.reference = reference
+        return node
 
 
 class SubWorkflow:

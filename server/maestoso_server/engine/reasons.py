@@ -74,6 +74,25 @@ def parent_ended(status: WorkflowStatus, reason: str | None) -> str:
     return f"Parent workflow has been terminated with status {status.name}"
 
 
+def workflow_too_large(size: int, workflow: str, limit: int) -> str:
+    told = f"The payload size: {size} of workflow: {workflow}"
+    return f"{told} is greater than the permissible limit: {limit} bytes"
+
+
+def task_too_large(size: int, task: str, workflow: str, limit: int) -> str:
+    return (
+        f"The payload size: {size} of task: {task} in workflow: {workflow}  "
+        f"is greater than the permissible limit: {limit} bytes"
+    )
+
+
+def variables_too_large(size: int, workflow: str, limit_kb: int) -> str:
+    return (
+        f"The variables payload size: {size} of workflow: {workflow} is greater than "
+        f"the permissible limit: {limit_kb} kilobytes"
+    )
+
+
 def _shown(reason: str | None) -> str:
     return "null" if reason is None else reason
 

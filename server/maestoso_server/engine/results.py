@@ -13,7 +13,7 @@ from .events import ChildEnded, DeliveryDue, Due, QueueFacts, Result, WorkerLost
 from .outputs import with_member
 from .plan import DYNAMIC, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import BY_POLICY, FAIL, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
+from .steps import BY_POLICY, END, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
 from .timers import judge, judge_row
 from .turn import Turn
 
@@ -57,9 +57,9 @@ def open_row(turn: Turn, seq: int) -> tuple[TaskRow, Node] | Outcome | None:
 
 def apply_result(turn: Turn, event: Result) -> Outcome | None:
     found = open_row(turn, event.seq)
-    if found.__class__ is not tuple:
+    if not isinstance(found, tuple):
         return found
-    row, node = found  # type: ignore[misc]
+    row, node = found
     if node.kind not in _TOLD:
         return _script_result(turn, event, row, node)
     mine = turn.edit(row)
@@ -182,15 +182,11 @@ def _time_out(turn: Turn, node: Node, row: TaskRow, reason: str, *, ends: bool) 
 
 
 def apply_due(turn: Turn, event: Due) -> Outcome | None:
-    """A row of `deadline`. Whatever comes of it, the decision says when the next one is."""
+    """A row of `deadline`. The decision says when the next one is, or that there is none."""
     if event.seq == 0:
         return _workflow_due(turn)
     found = open_row(turn, event.seq)
-    if found is None:
-        return None
-    if isinstance(found, Outcome):
-        turn.deadlines[event.seq] = 0
-        turn.changed = True
+    if not isinstance(found, tuple):
         return found
     row, node = found
     due = (row.state or {}).get("due")
@@ -199,6 +195,7 @@ def apply_due(turn: Turn, event: Due) -> Outcome | None:
         return APPLIED
     verdict = judge_row(turn, node, row, event.queue)
     if verdict.reason is not None:
+        turn.deadlines[event.seq] = 0
         _time_out(turn, node, turn.edit(row), verdict.reason, ends=verdict.ends)
         return APPLIED
     dues = [moment for moment in (due, verdict.next_ms) if moment]
@@ -225,16 +222,16 @@ def _own_time(turn: Turn, node: Node, row: TaskRow) -> None:
 def _workflow_due(turn: Turn) -> Outcome:
     header = turn.header
     limit_s = turn.plan.timeout_s
-    turn.changed = True
-    turn.deadlines[0] = 0
     if not limit_s or header.status != WorkflowStatus.RUNNING:
         return stale("the workflow's clock does not run")
+    turn.changed = True
+    turn.deadlines[0] = 0
     due = header.clock_ms + limit_s * 1000
     if turn.now_ms < due:
         turn.deadlines[0] = due
         return APPLIED
     reason = reasons.workflow_timed_out((turn.now_ms - header.clock_ms) // 1000, limit_s)
-    turn.first((FAIL, int(WorkflowStatus.TIMED_OUT), reason, 0))
+    turn.first((END, int(WorkflowStatus.TIMED_OUT), reason, 0))
     return APPLIED
 
 

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from .turn import Turn
 
 
+PASSED_BY = 1
+"""`state["passed"]`: the flow went on after this row although it failed (or was complete)."""
+REVIVED = 2
+"""`state["passed"]`: it runs again since, as a chain of its own that leads nowhere."""
+
+
 def add_row(
     turn: Turn,
     node: Node,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import reasons
 from .plan import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
+from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, FAIL, SETTLE, TIME_OUT_WORKFLOW, TURN
+from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, END, SETTLE, TIME_OUT_WORKFLOW, TURN
 
 if TYPE_CHECKING:
     from .turn import Step, Turn
@@ -131,7 +132,7 @@ def _end(turn: Turn, found: _Settling) -> None:
         TaskStatus.TIMED_OUT: WorkflowStatus.TIMED_OUT,
     }.get(row.status, WorkflowStatus.FAILED)
     reason = found.reason or reasons.task_failed(turn.task_id(row.seq), status, row.reason)
-    turn.first((FAIL, int(status), reason, row.seq))
+    turn.first((END, int(status), reason, row.seq))
 
 
 def _tolerate(turn: Turn, found: _Settling) -> None:
@@ -141,7 +142,7 @@ def _tolerate(turn: Turn, found: _Settling) -> None:
         found.row = turn.edit(found.row)
         return
     turn.header.permissive_failed += 1
-    turn.set_state(turn.edit(found.row), passed=True)
+    turn.set_state(turn.edit(found.row), passed=PASSED_BY)
     if found.loop is not None:
         loop = turn.edit(found.loop)
         turn.set_state(loop, failed_permissive=(loop.state or {}).get("failed_permissive", 0) + 1)

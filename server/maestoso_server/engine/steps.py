@@ -11,7 +11,7 @@ A step is a tuple of JSON values, (kind, ...):
     (BRANCHES, fork, from)               the remaining branches of a wide fork
     (TURN, loop, turn)                   a turn of a loop has ended (0: it begins)
     (CLOSE, join)                        nothing is waited for any more
-    (FAIL, status, reason, seq)          the workflow ends unsuccessfully
+    (END, status, reason, seq)           the workflow ends before all is done; by that row (0: by none)
     (CANCEL, after)                      rows that are open although the workflow has ended
     (REVIVE, after, resume)              rows that ended unsuccessfully run again
     (RECOUNT, seq)                       a container's counters are counted anew
@@ -26,7 +26,7 @@ NOTIFY = 6
 BRANCHES = 7
 TURN = 8
 CLOSE = 9
-FAIL = 10
+END = 10
 CANCEL = 11
 REVIVE = 12
 RECOUNT = 13

@@ -32,7 +32,7 @@ def judge_row(turn: Turn, node: Node, row: TaskRow, facts: QueueFacts | None) ->
     """The clocks of an open row. `facts` is its queue row, None for a row without one."""
     policy = turn.policy_of(row, node)
     if facts is None:
-        return judge(turn, row, policy, started_ms=row.started_ms if not row.queued else 0)
+        return judge(turn, row, policy, started_ms=row.started_ms)
     if facts.owner_epoch is None or facts.owner_epoch < 0:
         return judge(turn, row, policy, waiting_ms=facts.due_ms)
     if facts.owner_epoch > 0:

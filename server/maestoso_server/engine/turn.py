@@ -27,6 +27,7 @@ from .plan import DYNAMIC, UNREGISTERED, WORKER, Node, Plan, policy_of
 from .policy import Policy
 from .reasons import short
 from .state import Header, Path, TaskKey, TaskRow, TaskStatus, View, WorkflowStatus
+from .steps import SETTLE
 
 Step = tuple[Any, ...]
 """(kind, arguments...), JSON values only: what is left over goes into the header's cursor."""
@@ -392,6 +393,19 @@ class Turn:
             work = self.pending_work()
             yield from work["steps"]
             yield from work["held"]
+
+    def drop_settling(self, seq: int) -> bool:
+        """Forget that a row had ended, where nothing has followed from it yet (see SETTLE)."""
+        if not any(step[0] == SETTLE and step[1] == seq for step in self.pending()):
+            return False
+        kept = [step for step in self.agenda if step[0] != SETTLE or step[1] != seq]
+        self.agenda.clear()
+        self.agenda.extend(kept)
+        work = self.pending_work()
+        for key in ("steps", "held"):
+            work[key] = [step for step in work[key] if step[0] != SETTLE or step[1] != seq]
+        self.keep_work()
+        return True
 
     def unpark(self, reference: str, *, last: bool) -> None:
         """A parked signal was used up; with the last one its reference is forgotten."""

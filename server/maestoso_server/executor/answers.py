@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from ..clock import Clock
-from ..engine.needs import Child, Need, Script, ScriptAnswer, TaskDefinition
+from ..engine.needs import Child, Definition, Need, Script, ScriptAnswer, TaskDefinition
 from ..engine.state import View
 from ..scripting.pool import Evaluators
 from ..store.database import Database
@@ -23,6 +23,8 @@ from .plans import Plans
 
 PATIENCE_MS = 5
 """How long a decision waits for a script before its row commits as IN_PROGRESS."""
+_ELSEWHERE = frozenset({Script, Child, Definition, TaskDefinition})
+"""Needs that no row answers."""
 MEMO_MAX = 4_096
 """Script answers remembered by (script, input digest): a second try after a lost race costs none."""
 
@@ -46,7 +48,7 @@ class Answers:
         for index, (_, view, needs) in enumerate(asked):
             for position, need in enumerate(needs):
                 kind = type(need)
-                where = others if kind is Script or kind is Child or kind is TaskDefinition else stored
+                where = others if kind in _ELSEWHERE else stored
                 where.append((index, position, view, need))
         if stored:
             async with self._database.acquire() as connection:
@@ -69,6 +71,8 @@ class Answers:
             return await self._script(need)
         if isinstance(need, Child):
             return await self._plans.child(namespace, need)
+        if isinstance(need, Definition):
+            return self._plans.known(need.snapshot_id) or await self._plans.load(namespace, need.snapshot_id)
         assert isinstance(need, TaskDefinition)
         return await self._plans.task_definition(namespace, need.name)
 

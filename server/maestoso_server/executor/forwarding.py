@@ -59,7 +59,10 @@ class Forwarding:
             self._settle(workflow_id, item, post, message_id)
         if posted.foreign:
             self._placement.ended_elsewhere({epoch for _, _, epoch in posted.foreign})
-        return kept, self._epoch() in posted.drainers
+        here = self._epoch()
+        for epoch in {drainer for drainer in posted.drainers if drainer is not None} - {here}:
+            self._placement.messages_wait_at(epoch, workflow_id)
+        return kept, here in posted.drainers
 
     def answered(self, message_id: int, outcome: bytes) -> None:
         """The node that applied a command has written its outcome."""

@@ -27,6 +27,10 @@ PINNED_PLANS = {
     "jit": "off",
 }
 
+PLANS_LAST_MS = 10_000.0
+"""A plan made while a table was empty may read all of it once it has grown, and generic plans are kept
+until the next vacuum. Making them anew costs a connection some 5 ms each time."""
+
 CLOCK_READINGS = 3
 
 _AWAY = (
@@ -41,6 +45,8 @@ _AWAY = (
     OSError,
     TimeoutError,
 )
+_REFUSALS = (*_AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What can be the matter with a first connection: the address, the role, the database, its state."""
 _UNDONE = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError, asyncpg.ReadOnlySQLTransactionError)
 
 
@@ -68,11 +74,13 @@ class Faults(Protocol):
 class Connection:
     """One connection. Statements are prepared once and then known by their text."""
 
-    __slots__ = ("_faults", "raw")
+    __slots__ = ("_faults", "raw", "returned")
 
     def __init__(self, raw: Any, faults: Faults | None = None) -> None:
         self.raw = raw
         self._faults = faults
+        self.returned = False
+        """It went back to the pool: whoever still has it must not use it."""
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         return await self._run(self.raw.fetch, sql, args)  # type: ignore[no-any-return]
@@ -103,13 +111,34 @@ class Connection:
             answer = await call(sql, *args)
             await self._faults.after(sql, self.raw.terminate)
             return answer
+        except asyncpg.InternalClientError as error:
+            # The connection broke at a moment that the driver did not expect.
+            self.raw.terminate()
+            raise Unavailable(f"{type(error).__name__}: {error}", unknown=True) from error
         except (*_AWAY, asyncpg.InterfaceError) as error:
             raise self._unavailable(error) from error
 
+    def _lost(self) -> bool:
+        """The connection is gone, which takes it out of the pool at once. A use after its block is a bug."""
+        if self.returned:
+            return False
+        try:
+            return bool(self.raw.is_closed())
+        except asyncpg.InterfaceError:
+            return True
+
     def _unavailable(self, error: BaseException) -> BaseException:
-        if isinstance(error, asyncpg.InterfaceError) and not self.raw.is_closed():
+        if isinstance(error, asyncpg.InterfaceError) and not self._lost():
             return error
         return Unavailable(f"{type(error).__name__}: {error}", unknown=not isinstance(error, _UNDONE))
+
+
+async def connect_alone(url: str) -> Any:
+    """A plain connection of the driver, for migrations. Raises Unavailable, as `Database.open` does."""
+    try:
+        return await asyncpg.connect(url)
+    except _REFUSALS as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
 
 
 class Database:
@@ -118,12 +147,16 @@ class Database:
     Each new connection reads the database's clock into `clock`.
     """
 
-    def __init__(self, url: str, clock: Clock, statement_cache_size: int, faults: Faults | None) -> None:
+    def __init__(
+        self, url: str, clock: Clock, statement_cache_size: int, statement_s: float, faults: Faults | None
+    ) -> None:
         self.url = url
         self._clock = clock
         self._statement_cache_size = statement_cache_size
+        self._statement_s = statement_s
         self._faults = faults
         self._pool: Any = None
+        self._planned_ms: dict[int, float] = {}
 
     @classmethod
     async def open(
@@ -134,11 +167,15 @@ class Database:
         min_size: int = 2,
         max_size: int = 10,
         statement_cache_size: int = 1024,
+        statement_s: float = 30.0,
         faults: Faults | None = None,
     ) -> Database:
         """Connect. `statement_cache_size` 0 is for a pooler in transaction mode (PgBouncer): nothing is
-        prepared by name and no setting is sent, so the role must carry `PINNED_PLANS` there."""
-        database = cls(url, clock, statement_cache_size, faults)
+        prepared by name and no setting is sent, so the role must carry `PINNED_PLANS` there. A statement
+        without an answer for `statement_s` seconds is given up.
+
+        Raises Unavailable, also where the server is there and refuses (no such database or role)."""
+        database = cls(url, clock, statement_cache_size, statement_s, faults)
         try:
             database._pool = await asyncpg.create_pool(
                 url,
@@ -149,7 +186,7 @@ class Database:
                 reset=_keep_settings,
                 **database._options(),
             )
-        except _AWAY as error:
+        except _REFUSALS as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         return database
 
@@ -167,10 +204,22 @@ class Database:
             raw = await self._pool.acquire()
         except (*_AWAY, asyncpg.InterfaceError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
+        conn = Connection(raw, self._faults)
         try:
-            yield Connection(raw, self._faults)
+            if self._plans_are_old(raw.get_server_pid()):
+                await conn.execute("DISCARD PLANS")
+            yield conn
         finally:
+            conn.returned = True
             await self._pool.release(raw)
+
+    def _plans_are_old(self, connection: int) -> bool:
+        now_ms = self._clock.local_ms()
+        since_ms = self._planned_ms.setdefault(connection, now_ms)
+        if self._statement_cache_size == 0 or now_ms - since_ms < PLANS_LAST_MS:
+            return False
+        self._planned_ms[connection] = now_ms
+        return True
 
     async def dedicated(self) -> Connection:
         """A connection outside the pool, for LISTEN and advisory locks; the caller closes `raw`."""
@@ -194,8 +243,9 @@ class Database:
 
     def _options(self) -> dict[str, Any]:
         if self._statement_cache_size == 0:
-            return {"statement_cache_size": 0}
+            return {"statement_cache_size": 0, "command_timeout": self._statement_s}
         return {
+            "command_timeout": self._statement_s,
             "statement_cache_size": self._statement_cache_size,
             "max_cacheable_statement_size": 0,
             "max_cached_statement_lifetime": 0,

@@ -130,7 +130,7 @@ class Answer(NamedTuple):
 
 
 async def take_answers(conn: Connection, *, epoch: int, limit: int = 1000) -> list[Answer]:
-    """Answers to this node's commands; they are deleted here."""
+    """Answers to this node's commands; they are deleted here. Those of a dead node go with its takeover."""
     rows = await conn.fetch(_TAKE_ANSWERS, epoch, limit)
     return [Answer(str(row["workflow_id"]), row["id"], row["outcome"]) for row in rows]
 
@@ -141,26 +141,3 @@ DELETE FROM inbox x USING (
   SELECT o.workflow_id, o.id FROM inbox o WHERE o.origin_epoch = $1 AND o.outcome IS NOT NULL LIMIT $2) a
 WHERE x.workflow_id = a.workflow_id AND x.id = a.id
 RETURNING x.workflow_id, x.id, x.outcome"""
-
-
-async def drop_orphaned_answers(conn: Connection, *, limit: int = 1000) -> int:
-    """Delete answers whose node is gone: nobody waits for them. How many."""
-    count: int = await conn.fetchval(_DROP_ORPHANED, limit)
-    return count
-
-
-# $1 at most. Epochs that await answers are few: they are walked, not scanned.
-_DROP_ORPHANED = """/* drop orphaned answers */
-WITH RECURSIVE origin(epoch) AS (
-  (SELECT o.origin_epoch FROM inbox o WHERE o.outcome IS NOT NULL ORDER BY o.origin_epoch LIMIT 1)
-  UNION ALL
-  SELECT (SELECT o.origin_epoch FROM inbox o WHERE o.outcome IS NOT NULL AND o.origin_epoch > e.epoch
-          ORDER BY o.origin_epoch LIMIT 1)
-  FROM origin e WHERE e.epoch IS NOT NULL),
-gone AS (
-  DELETE FROM inbox x USING (
-    SELECT o.workflow_id, o.id FROM origin e
-    JOIN inbox o ON o.origin_epoch = e.epoch AND o.outcome IS NOT NULL
-    WHERE (SELECT n.epoch FROM node n WHERE n.epoch = e.epoch) IS NULL LIMIT $1) a
-  WHERE x.workflow_id = a.workflow_id AND x.id = a.id RETURNING 1)
-SELECT count(*) FROM gone"""

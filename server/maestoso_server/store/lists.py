@@ -16,14 +16,15 @@ PAGE_BYTES = 8 * 1024 * 1024
 
 async def get_workflow(conn: Connection, namespace: str, workflow_id: str) -> Header | None:
     """A workflow with its payloads."""
-    row = await conn.fetchrow(_GET_WORKFLOW, namespace, workflow_id)
-    return None if row is None else header_from(row)
+    row = await conn.fetchrow(_GET_WORKFLOW, workflow_id)
+    # Not in the statement: an index that begins with the namespace may seem as good as the key.
+    return None if row is None or row["namespace"] != namespace else header_from(row)
 
 
-# $1 namespace, $2 id
+# $1 id
 _GET_WORKFLOW = f"""/* get workflow */
 SELECT {HEADER_COLUMNS} FROM workflow w JOIN workflow_payload p ON p.workflow_id = w.id
-WHERE w.id = $2 AND w.namespace = $1"""
+WHERE w.id = $1"""
 
 
 async def list_tasks(
@@ -54,7 +55,7 @@ SELECT {TASK_COLUMNS} FROM (
   SELECT k.seq, sum(k.size) OVER (ORDER BY k.seq) AS so_far, k.size FROM (
     SELECT t.seq, octet_length(t.input) + coalesce(octet_length(t.output), 0) AS size FROM task t
     WHERE t.workflow_id = $1 AND t.seq > $2 ORDER BY t.seq LIMIT $3) k) k
-JOIN task t ON t.workflow_id = $1 AND t.seq = k.seq
+CROSS JOIN LATERAL (SELECT * FROM task t WHERE t.workflow_id = $1 AND t.seq = k.seq OFFSET 0) t
 WHERE k.so_far <= $4::bigint OR k.so_far = k.size
 ORDER BY k.seq"""
 
@@ -89,7 +90,7 @@ async def get_task(conn: Connection, namespace: str, low: str, high: str, seq: i
     row = await conn.fetchrow(_GET_TASK, namespace, low, high, seq)
     if row is None:
         return None
-    return FoundTask(row["namespace"], str(row["workflow_id"]), row["workflow_name"], task_from(row))
+    return FoundTask(namespace, str(row["workflow_id"]), row["workflow_name"], task_from(row))
 
 
 # $1 namespace, $2 lowest and $3 highest workflow id, $4 seq
@@ -249,7 +250,8 @@ SELECT {_BARE_COLUMNS}, q.queue, q.owner_epoch, q.session_id, q.delivery, q.due_
       AND o.owner_epoch IS NOT NULL AND o.owner_epoch >= 0 AND o.task_limit > 0 AND NOT o.ended)
   ELSE 0 END
 FROM task t
-LEFT JOIN task_queue q ON q.workflow_id = t.workflow_id AND q.seq = t.seq AND NOT q.ended
+LEFT JOIN LATERAL (
+  SELECT * FROM task_queue q WHERE q.workflow_id = t.workflow_id AND q.seq = t.seq OFFSET 0) q ON NOT q.ended
 LEFT JOIN deadline d ON d.workflow_id = t.workflow_id AND d.seq = t.seq
 WHERE t.workflow_id = $1 AND t.seq > $3 AND t.generation = $2 AND t.status <= 2
 ORDER BY t.seq LIMIT $4"""

@@ -30,7 +30,7 @@ Asked = tuple[View, Any]
 async def fetch(conn: Connection, asked: Sequence[tuple[View, Need]], *, now_ms: int) -> list[Any]:
     """The answer of each need, in order (`engine/needs.py` says what each answer is).
 
-    Takes every need but Script, Child and TaskDefinition. The views are not changed.
+    Takes every need but Script, Child, Definition and TaskDefinition. The views are not changed.
     """
     answers: list[Any] = [None] * len(asked)
     kinds: dict[type, list[int]] = {}
@@ -101,6 +101,8 @@ async def _scope_rows(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
     return _grouped(records, len(asked))
 
 
+# The planner takes workflows to be small and would read all of one; OFFSET 0 has it look up each row by its
+# key, and the order, which only the index on scope has, each container's rows by that.
 # $1 workflow, $2 generation, $3 scope, $4 lowest path, $5 first path after the prefix (NULL = no end)
 _SCOPE_ROWS = f"""/* need scope rows */
 SELECT i.place, t.* FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::text[], $5::text[])
@@ -109,12 +111,15 @@ CROSS JOIN LATERAL (
   WITH RECURSIVE inside(seq) AS (
     SELECT i.scope
     UNION ALL
-    SELECT t.seq FROM inside c
-    JOIN task t ON t.workflow_id = i.workflow_id AND t.scope = c.seq AND t.scope > 0
-    WHERE t.generation = i.generation AND t.path >= i.low::integer[]
-      AND t.path <= coalesce(i.high, '{{2147483647}}')::integer[])
-  SELECT {TASK_COLUMNS} FROM inside c JOIN task t ON t.workflow_id = i.workflow_id AND t.seq = c.seq
-  WHERE c.seq <> i.scope AND NOT t.superseded AND (i.high IS NULL OR t.path < i.high::integer[])) t
+    SELECT t.seq FROM inside c CROSS JOIN LATERAL (
+      SELECT t.seq, t.generation FROM task t
+      WHERE t.workflow_id = i.workflow_id AND t.scope = c.seq AND t.scope > 0 AND t.path >= i.low::integer[]
+        AND t.path <= coalesce(i.high, '{{2147483647}}')::integer[]
+      ORDER BY t.path OFFSET 0) t
+    WHERE t.generation = i.generation)
+  SELECT {TASK_COLUMNS} FROM inside c
+  CROSS JOIN LATERAL (SELECT * FROM task t WHERE t.workflow_id = i.workflow_id AND t.seq = c.seq OFFSET 0) t
+  WHERE c.seq <> i.scope AND (i.high IS NULL OR t.path < i.high::integer[])) t
 ORDER BY i.place, t.seq"""
 
 

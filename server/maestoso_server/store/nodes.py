@@ -295,7 +295,7 @@ streams AS (
       state = CASE WHEN s.state = 'ACTIVE' THEN 'DETACHED' ELSE s.state END
   FROM (
     SELECT session_id FROM session WHERE epoch = $2 AND EXISTS (SELECT FROM alive)
-    ORDER BY session_id LIMIT $5 FOR UPDATE SKIP LOCKED
+    LIMIT $5 FOR UPDATE SKIP LOCKED
   ) p
   WHERE s.session_id = p.session_id
   RETURNING s.session_id
@@ -310,7 +310,7 @@ rows AS (
       SELECT true FROM session s WHERE s.session_id = task_queue.session_id
     ) IS NULL AS lost
     FROM task_queue WHERE owner_epoch = $2 AND $2 > 0 AND EXISTS (SELECT FROM alive)
-    ORDER BY workflow_id, seq LIMIT $5 FOR UPDATE SKIP LOCKED
+    LIMIT $5 FOR UPDATE SKIP LOCKED
   ) p
   WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
   RETURNING q.seq
@@ -320,7 +320,7 @@ messages AS (
   FROM (
     SELECT workflow_id, id FROM inbox
     WHERE drain_epoch = $2 AND NOT parked AND outcome IS NULL AND EXISTS (SELECT FROM alive)
-    ORDER BY workflow_id, id LIMIT $5 FOR UPDATE SKIP LOCKED
+    LIMIT $5 FOR UPDATE SKIP LOCKED
   ) p
   WHERE i.workflow_id = p.workflow_id AND i.id = p.id
   RETURNING i.id
@@ -330,7 +330,7 @@ answers AS (
   USING (
     SELECT workflow_id, id FROM inbox
     WHERE origin_epoch = $2 AND outcome IS NOT NULL AND EXISTS (SELECT FROM alive)
-    ORDER BY workflow_id, id LIMIT $5 FOR UPDATE SKIP LOCKED
+    LIMIT $5 FOR UPDATE SKIP LOCKED
   ) p
   WHERE i.workflow_id = p.workflow_id AND i.id = p.id
   RETURNING i.id

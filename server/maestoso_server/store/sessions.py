@@ -275,7 +275,7 @@ p AS MATERIALIZED (
     SELECT q.workflow_id, q.seq, q.delivery, q.redeliver_on_loss
     FROM ending e JOIN task_queue q ON q.session_id = e.session_id
     WHERE q.owner_epoch > 0 AND NOT q.ended
-    ORDER BY q.workflow_id, q.seq LIMIT $6 FOR UPDATE OF q SKIP LOCKED
+    LIMIT $6 FOR UPDATE OF q SKIP LOCKED
   ) q
   CROSS JOIN LATERAL (SELECT (q.workflow_id, q.seq, q.delivery) IN (
     SELECT * FROM unnest($3::uuid[], $4::int[], $5::int[])
@@ -358,7 +358,7 @@ followed AS (
     FROM task_queue q JOIN session s ON s.session_id = q.session_id JOIN node n ON n.epoch = s.epoch
     WHERE q.session_id = $2 AND q.owner_epoch = $1 AND s.epoch <> $1 AND NOT q.ended
       AND EXISTS (SELECT FROM alive)
-    ORDER BY q.workflow_id, q.seq FOR UPDATE OF q SKIP LOCKED
+    FOR UPDATE OF q SKIP LOCKED
   ) p
   WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
   RETURNING q.workflow_id, q.seq

@@ -10,16 +10,27 @@ from __future__ import annotations
 from typing import Any
 
 from ...payload import EMPTY, Json
+from ..limits import PAYLOAD_MAX_BYTES
 from ..plan import Node
 from ..rows import add_row
 from ..state import Path, TaskStatus
 from ..steps import RUN
 from ..turn import Turn
+from .finishing import Unusable, too_large
 
 
 def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
     """The resolved `inputParameters`."""
-    return node.constant or Json.of(turn.resolve(node, path, turn.header.next_seq))
+    return node.constant or resolved(turn, node, path)
+
+
+def resolved(turn: Turn, node: Node, path: Path) -> Json:
+    """The input as text already: what cannot be written, or is too much of it, fails here."""
+    seq = turn.header.next_seq
+    value = Json.of(turn.resolve(node, path, seq))
+    if len(value.raw) > PAYLOAD_MAX_BYTES:
+        raise Unusable(too_large(turn, seq, value))
+    return value
 
 
 def prepare_nothing(_turn: Turn, _node: Node, _path: Path, _scope: int) -> Json:

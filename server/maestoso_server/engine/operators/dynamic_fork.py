@@ -12,6 +12,7 @@ from typing import Any
 from ...definitions.models import WorkflowTask
 from ...payload import Json, encode
 from ..fragment import Fragment
+from ..limits import BRANCHES_MAX
 from ..needs import TaskDefinition
 from ..plan import DYNAMIC_FORK, JOIN, KINDS, SYSTEM_TYPES, Node
 from ..reasons import DYNAMIC_FORK_WITHOUT_JOIN
@@ -19,8 +20,6 @@ from ..state import TaskRow
 from ..turn import Turn
 from .finishing import Unusable
 from .forks import loop_of, spread
-
-BRANCHES_MAX = 100_000
 
 
 class _Branches:

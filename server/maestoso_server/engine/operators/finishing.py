@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...payload import Json, encode
+from ...payload import EMPTY, Json, encode
+from .. import reasons
+from ..limits import PAYLOAD_MAX_BYTES
 from ..needs import Script, ScriptAnswer
 from ..plan import Node
 from ..state import TaskRow, TaskStatus
@@ -29,6 +31,9 @@ def finish(
 ) -> TaskRow:
     """End a row and have its outcome settled."""
     mine = turn.edit(row)
+    if output is not None and len(output.raw) > PAYLOAD_MAX_BYTES:
+        status, reason = TaskStatus.FAILED_WITH_TERMINAL_ERROR, too_large(turn, row.seq, output)
+        output = EMPTY
     if output is not None:
         mine.output = output
     turn.close(node, mine, status, reason)
@@ -36,6 +41,10 @@ def finish(
         mine.state = {key: value for key, value in mine.state.items() if key not in _TRANSIENT} or None
     turn.later((SETTLE, mine.seq, BY_POLICY))
     return mine
+
+
+def too_large(turn: Turn, seq: int, payload: Json) -> str:
+    return reasons.task_too_large(len(payload.raw), turn.task_id(seq), turn.header.id, PAYLOAD_MAX_BYTES)
 
 
 _TRANSIENT = frozenset({"evaluating", "answer", "due"})

@@ -68,16 +68,19 @@ class _Verdict:
 
 
 def prepare_turn(turn: Turn, step: Step) -> _Verdict | None:
-    """None where that turn is over already."""
+    """None where that turn is over already, or something runs in it again."""
     row = turn.row(step[1])
-    if row is None or row.status >= _COMPLETED or (row.state or {}).get("turn") != step[2]:
+    state = row.state or {} if row is not None else {}
+    if row is None or row.status >= _COMPLETED or state.get("turn") != step[2] or state.get("live"):
         return None
     node = turn.node_of(row)
     if node is None:
         return None
     found = _Verdict(node, row)
-    _judge(turn, found)
-    state = row.state or {}
+    try:
+        _judge(turn, found)
+    except Exception as error:  # whatever the data is: the loop fails, not the decision
+        found.error = f"loop {node.reference} cannot be evaluated: {error}"
     if state.get("keep") and state["turn"] > state["keep"]:
         found.old = _inside(turn, row, state["turn"] - state["keep"])
     if not found.again and not turn.lacking:
@@ -190,7 +193,7 @@ def _next(turn: Turn, found: _Verdict) -> None:
     number = state["turn"] + 1
     row.state = {"turn": number, "live": 1, "keep": state.get("keep", 0)}
     if state.get("passed"):
-        row.state["passed"] = True
+        row.state["passed"] = state["passed"]
     counters: dict[str, Any] = {"iteration": number}
     if found.listed:
         counters["loopIndex"] = number - 1

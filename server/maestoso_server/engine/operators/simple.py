@@ -6,13 +6,12 @@ from typing import Any
 
 from ...payload import EMPTY, Json, encode
 from .. import reasons
-from ..ending import end
+from ..limits import VARIABLES_MAX_KB
 from ..plan import Node
 from ..state import TaskRow, TaskStatus, WorkflowStatus
+from ..steps import END
 from ..turn import Turn
 from .finishing import Unusable, finish
-
-VARIABLES_MAX_KB = 256
 
 _ENDS = {
     "COMPLETED": WorkflowStatus.COMPLETED,
@@ -35,10 +34,7 @@ def run_set_variable(turn: Turn, node: Node, row: TaskRow, _found: Any) -> None:
         variables = {**turn.header.variables.value, **changes}
         raw = encode(variables)
         if len(raw) > VARIABLES_MAX_KB * 1024:
-            raise Unusable(
-                f"The variables payload size: {len(raw)} of workflow: {turn.header.id} is greater than "
-                f"the permissible limit: {VARIABLES_MAX_KB} kilobytes"
-            )
+            raise Unusable(reasons.variables_too_large(len(raw), turn.header.id, VARIABLES_MAX_KB))
         turn.header.variables = Json(raw)
         turn.changed = turn.payload_changed = True
     finish(turn, node, row, TaskStatus.COMPLETED, EMPTY)
@@ -57,5 +53,4 @@ def run_terminate(turn: Turn, node: Node, row: TaskRow, _found: Any) -> None:
     turn.close(node, mine, TaskStatus.COMPLETED)
     told = inputs.get("terminationReason")
     reason = str(told) if told else reasons.terminated_by_task(status, turn.task_id(row.seq))
-    failed = 0 if status == WorkflowStatus.COMPLETED else row.seq
-    end(turn, status, reason, mine.output, failed)
+    turn.first((END, int(status), reason, row.seq))

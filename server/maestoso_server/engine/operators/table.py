@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...payload import Json
 from ..plan import (
     DECISION,
     DYNAMIC,
@@ -74,5 +75,8 @@ RUNS: dict[int, tuple[PrepareRun, Run]] = {
 }
 """What an open row of the engine's own does when it runs."""
 
-INPUTS: dict[int, Prepare] = {SUB_WORKFLOW: children.prepare_input, NOOP: prepare_nothing}
+INPUTS: dict[int, Callable[[Turn, Node, Path, int], Json]] = {
+    SUB_WORKFLOW: children.prepare_input,
+    NOOP: prepare_nothing,
+}
 """Kinds whose input is made anew for another attempt, not overlaid."""

@@ -11,15 +11,15 @@ from ..plan import Node
 from ..policy import Policy
 from ..state import Path, TaskRow, TaskStatus
 from ..turn import Turn
+from .births import resolved
 
 _SCHEDULED = TaskStatus.SCHEDULED
 
 
 def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> Any:
     """(input, domain)"""
-    header = turn.header
-    value = node.constant or Json.of(turn.resolve(node, path, header.next_seq))
-    return value, domain_of(turn, node.row_type) if header.task_to_domain is not None else ""
+    value = node.constant or resolved(turn, node, path)
+    return value, domain_of(turn, node.row_type) if turn.header.task_to_domain is not None else ""
 
 
 def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, str]) -> None:

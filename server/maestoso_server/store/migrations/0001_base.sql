@@ -159,14 +159,16 @@ CREATE TABLE task (
   reason text,
   state bytea,
   input bytea NOT NULL,
-  output bytea,
-  PRIMARY KEY (workflow_id, seq)
+  output bytea
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX task_key ON task (workflow_id, generation, reference, path, attempt);
 -- What is inside a container (a join's or a loop's output). Only rows of containers are in it, and
 -- no column of it changes, so that ending a task stays a HOT update: for the same reason there is no
 -- index on status (open and failed rows are found by key, for the rare commands that need them).
 CREATE INDEX task_scope ON task (workflow_id, scope, path) WHERE scope > 0;
+-- Made last: a plan made while the table is empty is kept, all its indexes cost the same then, and
+-- Postgres takes the newest. By another one, finding a row would read all rows of its workflow.
+ALTER TABLE task ADD PRIMARY KEY (workflow_id, seq);
 
 -- The ownership of every open worker or system task, from birth to end.
 -- owner_epoch: NULL waits for a taker; 0 polled, belongs to no node; -1 asleep until due_ms; else a node.
@@ -195,8 +197,7 @@ CREATE TABLE task_queue (
   deadline_ms bigint,
   started_ms bigint NOT NULL DEFAULT 0,
   progress_ms bigint NOT NULL DEFAULT 0,
-  worker_id text NOT NULL DEFAULT '',
-  PRIMARY KEY (workflow_id, seq)
+  worker_id text NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_threshold = 1000000000);
 CREATE INDEX task_queue_take ON task_queue (namespace, queue, rank, due_ms, workflow_id, seq)
@@ -206,6 +207,7 @@ CREATE INDEX task_queue_ended ON task_queue (owner_epoch) WHERE ended;
 CREATE INDEX task_queue_limited ON task_queue (namespace, task_type)
   WHERE owner_epoch IS NOT NULL AND owner_epoch >= 0 AND task_limit > 0 AND NOT ended;
 CREATE INDEX task_queue_session ON task_queue (session_id) WHERE session_id IS NOT NULL;
+ALTER TABLE task_queue ADD PRIMARY KEY (workflow_id, seq);  -- made last, as that of task
 
 -- Locked by the taker of a limited queue.
 CREATE TABLE task_limit (

@@ -470,7 +470,7 @@ class Results(google.protobuf.message.Message):
     RESULTS_FIELD_NUMBER: builtins.int
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.task.v1.task_pb2.TaskResult]:
-        """Each is answered by one ResultAck after its commit, in any order."""
+        """Each is answered once after its commit, in any order (ResultAcks, TaskBatch.accepted)."""
 
     def __init__(
         self,
@@ -483,41 +483,55 @@ global___Results = Results
 
 @typing.final
 class TaskBatch(google.protobuf.message.Message):
-    """Tasks handed out."""
+    """Tasks handed out, with the answers that leave at the same moment."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: builtins.int
+    ACCEPTED_FIELD_NUMBER: builtins.int
     @property
     def tasks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.task.v1.task_pb2.Assignment]:
         """At least one."""
+
+    @property
+    def accepted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Tokens of results that were ACCEPTED: the same as ResultAcks.accepted, in one frame less."""
 
     def __init__(
         self,
         *,
         tasks: collections.abc.Iterable[maestoso.task.v1.task_pb2.Assignment] | None = ...,
+        accepted: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "tasks", b"tasks"]) -> None: ...
 
 global___TaskBatch = TaskBatch
 
 @typing.final
 class ResultAcks(google.protobuf.message.Message):
-    """Answers to results, after their commit."""
+    """Answers to results, after their commit. Each reported item is answered once: in `accepted` here or
+    in a TaskBatch, or in `acks`.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ACKS_FIELD_NUMBER: builtins.int
+    ACCEPTED_FIELD_NUMBER: builtins.int
     @property
     def acks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.task.v1.task_pb2.ResultAck]:
-        """One per reported item."""
+        """Every other outcome, and results that named a task instead of a token."""
+
+    @property
+    def accepted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Tokens of results that were ACCEPTED."""
 
     def __init__(
         self,
         *,
         acks: collections.abc.Iterable[maestoso.task.v1.task_pb2.ResultAck] | None = ...,
+        accepted: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["acks", b"acks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "acks", b"acks"]) -> None: ...
 
 global___ResultAcks = ResultAcks
 
