@@ -638,7 +638,7 @@ def test_a_resumed_session_keeps_what_its_worker_holds(desk: Desk):
     old = running(desk, 1, 2)
     new = make_session()
     desk.dispatcher.supersede(old)
-    desk.dispatcher.resume(new, resumed(1))
+    desk.dispatcher.resume(new, resumed(1), 0)
     desk.dispatcher.open(new)
 
     assert list(new.room.held) == [token(1)]
@@ -653,7 +653,7 @@ def test_a_resumed_session_keeps_what_its_worker_holds(desk: Desk):
 
 def test_a_session_from_another_node_brings_its_deliveries_along(desk: Desk):
     new = make_session()
-    desk.dispatcher.resume(new, resumed(4))
+    desk.dispatcher.resume(new, resumed(4), 0)
     desk.open(new)
 
     desk.dispatcher.receive(new, results(token(4)))
@@ -665,7 +665,7 @@ def test_a_stream_that_was_superseded_does_not_end_the_session(desk: Desk):
     old = running(desk, 1)
     new = make_session()
     desk.dispatcher.supersede(old)
-    desk.dispatcher.resume(new, resumed(1))
+    desk.dispatcher.resume(new, resumed(1), 0)
     desk.dispatcher.open(new)
 
     desk.dispatcher.ended_stream(old)
@@ -680,7 +680,7 @@ def test_a_task_born_for_the_older_stream_is_not_sent_on_the_newer_one(desk: Des
     assert desk.dispatcher.reserve(NAMESPACE, birth) == "s-1"
     new = make_session()
     desk.dispatcher.supersede(old)
-    desk.dispatcher.resume(new, resumed())
+    desk.dispatcher.resume(new, resumed(), 0)
     desk.open(new)
     # Until that birth is settled nobody can tell whose it is.
     assert desk.dispatcher.reserve(NAMESPACE, make_birth(2)) is None
@@ -699,7 +699,7 @@ def test_a_birth_outlives_its_session_and_a_return_of_it(desk: Desk):
     desk.dispatcher.ended_stream(old)
     desk.dispatcher.forget("s-1")
     new = make_session()
-    desk.dispatcher.resume(new, resumed())
+    desk.dispatcher.resume(new, resumed(), 0)
     desk.open(new)
 
     desk.dispatcher.placed([make_placed(1, "s-1", birth)])
@@ -716,7 +716,7 @@ def test_rows_taken_for_the_older_stream_are_not_sent_on_the_newer_one(desk: Des
     assert request is not None
     new = make_session()
     desk.dispatcher.supersede(old)
-    desk.dispatcher.resume(new, resumed())
+    desk.dispatcher.resume(new, resumed(), 0)
     desk.dispatcher.open(new)
 
     desk.dispatcher.took(request, took(make_taken(1, "s-1")))
@@ -731,7 +731,7 @@ def test_an_acknowledgement_finds_the_stream_that_goes_on(desk: Desk):
     desk.dispatcher.receive(old, results(token(1)))
     new = make_session()
     desk.dispatcher.supersede(old)
-    desk.dispatcher.resume(new, resumed(1))
+    desk.dispatcher.resume(new, resumed(1), 0)
     desk.open(new)
 
     decide(desk, APPLIED)
@@ -748,7 +748,7 @@ def test_after_a_new_epoch_unknown_rows_are_sent_and_unknown_entries_cancelled(d
     answer = resumed(1)
     answer.unsent = [make_taken(3, "s-1")]
 
-    desk.dispatcher.rejoined(session, held, answer)
+    desk.dispatcher.rejoined(session, held, answer, 0)
 
     frames = desk.dispatcher.frames(session)
     assert [c.token for frame in frames for c in frame.cancels.cancels] == [token(2)]
@@ -761,7 +761,7 @@ def test_a_row_found_by_the_new_epoch_is_not_sent_twice(desk: Desk):
     desk.dispatcher.reserve(NAMESPACE, birth)
     answer = resumed()
     answer.unsent = [make_taken(3, "s-1")]
-    desk.dispatcher.rejoined(session, [], answer)
+    desk.dispatcher.rejoined(session, [], answer, 0)
 
     desk.dispatcher.placed([make_placed(3, "s-1", birth)])
 

@@ -236,7 +236,7 @@ class Table:
         if adopt_since_ms is not None and session.connected_ms not in adopt_since_ms:
             return None
         session.epoch, session.state, session.expires_ms = epoch, "ACTIVE", None
-        session.connected_ms = now_ms
+        session.connected_ms = max(now_ms, session.connected_ms + 1)
         answer = Resumed(self._seen(session), [], 0, set(), 0, [])
         for row in self._of(session_id):
             row.owner = epoch
@@ -275,7 +275,7 @@ class Table:
         }
         lost: list[Lost] = []
         queues: set[str] = set()
-        for session_id in over:
+        for session_id in sorted(over):
             self.sessions[session_id].state = "EXPIRED"
             for row in self._of(session_id):
                 if (row.workflow_id, row.seq, row.delivery) in unread:
@@ -289,16 +289,23 @@ class Table:
         return over, lost, queues
 
     def moved(self, epoch: int, session_ids: Iterable[str]) -> set[str]:
-        """9, the old node's half: sessions that are not its own any more; rows born for them follow."""
-        gone = set()
-        for session_id in session_ids:
-            session = self.sessions.get(session_id)
-            if session is None or session.epoch != epoch:
-                gone.add(session_id)
-                for row in self._of(session_id):
-                    if row.owner == epoch and session is not None:
-                        row.owner, row.passed_on = session.epoch, True
-        return gone
+        """9: sessions that are not this node's any more."""
+        return {
+            session_id
+            for session_id in session_ids
+            if (session := self.sessions.get(session_id)) is None or session.epoch != epoch
+        }
+
+    def pass_on(self, epoch: int, session_id: str) -> list[Row]:
+        """9, the old node's half: rows born for a session that has moved follow it."""
+        self._alive(epoch)
+        session = self.sessions.get(session_id)
+        if session is None or session.epoch == epoch:
+            return []
+        rows = [row for row in self._of(session_id) if row.owner == epoch]
+        for row in rows:
+            row.owner, row.passed_on = session.epoch, True
+        return rows
 
     def passed_on(self, epoch: int) -> list[Taken]:
         """Rows that followed their session here, each told once."""
@@ -332,7 +339,16 @@ class Table:
 
     def _seen(self, session: StoredSession) -> Session:
         return Session(
-            session.session_id, session.epoch, NAMESPACE, "", session.token_hash, [], "", "", session.state, 0
+            session.session_id,
+            session.epoch,
+            NAMESPACE,
+            "",
+            session.token_hash,
+            [],
+            "",
+            "",
+            session.state,
+            session.connected_ms,
         )
 
     def _taken(self, row: Row) -> Taken:

@@ -20,6 +20,7 @@ from hashlib import sha256
 from itertools import count
 from random import Random
 from typing import Any
+from uuid import UUID
 
 from dispatch_kit import NAMESPACE
 from maestoso import _session as sdk
@@ -236,7 +237,7 @@ class World:
 
     def _check(self) -> None:
         for worker in self.workers:
-            if worker.session is not None and len(worker.session.held) > worker.capacity:
+            if worker.session is not None and len(worker.session.held) > worker.capacity + worker.adopted:
                 raise Broken(f"{worker} holds {len(worker.session.held)} of {worker.capacity}")
         for node in self.nodes:
             if node.up:
@@ -321,6 +322,7 @@ class Node:
         self.joining = False
         self.epoch = self.world.table.register(self.world.now_ms)
         self.dispatcher = Dispatcher(clock=self.world.clock, outside=self, max_payload_bytes=10_000)  # type: ignore[arg-type]
+        self.dispatcher.epoch = self.epoch
         self.dispatcher.owes = self._wake
         self.dispatcher.ticks.sooner = self._wake
         self.streams: dict[Session, Stream] = {}
@@ -364,8 +366,9 @@ class Node:
             self.world.tell(f"{self} starts")
 
     def stop(self, for_ms: int) -> None:
-        self.world.tell(f"{self} is stopped for {for_ms}")
-        self.stopped_until_ms = self.world.now_ms + for_ms
+        if self.stopped_until_ms <= self.world.now_ms:
+            self.world.tell(f"{self} is stopped for {for_ms}")
+            self.stopped_until_ms = self.world.now_ms + for_ms
 
     # -- statements ------------------------------------------------------------------------------
 
@@ -406,27 +409,34 @@ class Node:
         self.world.tell(f"{self} has a new epoch")
         self.joining = False
         inventories = self.dispatcher.inventories()
+        self._rejoining = len(self.dispatcher.open_sessions())
+        self._rejoined_one(self.epoch, 0)
         for session in self.dispatcher.open_sessions():
-            self._rejoin_session(session, inventories.get(session.session_id, []))
+            watch = self.dispatcher.meanwhile.begin()
+            self._rejoin_session(session, inventories.get(session.session_id, []), watch)
 
-    def _rejoin_session(self, session: Session, held: list[Delivery]) -> None:
+    def _rejoin_session(self, session: Session, held: list[Delivery], watch: int) -> None:
         names = {(d.workflow_id, d.seq, d.delivery) for d in held}
 
         def done(resumed: Any) -> None:
-            if session.ended:
-                return
             if resumed is None:
-                self.dispatcher.forget(session.session_id)
-                return
-            session.known_since_ms = [now_ms]
-            self.dispatcher.rejoined(session, held, resumed)
+                if self.dispatcher.is_last(session):
+                    self.dispatcher.forget(session.session_id)
+            else:
+                session.connected_at_ms = [resumed.session.connected_ms]
+                self.dispatcher.rejoined(session, held, resumed, watch)
+            self.dispatcher.meanwhile.end(watch)
+            self._rejoined_one(joining, 1)
 
         def failed(error: Exception) -> None:
+            self.dispatcher.meanwhile.end(watch)
             self.outcome_unknown()
 
+        joining = self.epoch
+
         now_ms = self.world.now_ms
-        since_ms = list(session.known_since_ms)
-        session.known_since_ms.append(now_ms)
+        since_ms = list(session.connected_at_ms)
+        session.connected_at_ms += [max(now_ms, since + 1) for since in since_ms]
         self.statement(
             lambda epoch: self.world.table.resume(
                 epoch,
@@ -439,6 +449,11 @@ class Node:
             done,
             failed,
         )
+
+    def _rejoined_one(self, epoch: int, sessions: int) -> None:
+        self._rejoining -= sessions
+        if not self._rejoining and epoch == self.epoch:
+            self.dispatcher.epoch = epoch
 
     def _failed(self, error: Exception) -> None:
         lost = isinstance(error, NodeLost) and error.epoch == self.epoch
@@ -479,10 +494,10 @@ class Node:
 
         def done(answer: tuple[set[str], list[Row], set[str]]) -> None:
             sessions, _, queues = answer
-            for session_id in sessions:
+            for session_id in sorted(sessions):
                 self.world.tell(f"{self} session {session_id[:8]} has expired")
                 self.dispatcher.forget(session_id)
-            for queue in queues:
+            for queue in sorted(queues):
                 self.dispatcher.rows_wait(NAMESPACE, queue)
 
         def run(epoch: int) -> tuple[set[str], list[Row], set[str]]:
@@ -504,19 +519,22 @@ class Node:
         mine = [session.session_id for session in self.dispatcher.open_sessions()]
 
         def done(gone: set[str]) -> None:
-            for session_id in gone:
+            for session_id in sorted(gone):
                 self.dispatcher.forget(session_id)
+                self.statement(partial(self._pass_on, session_id), lambda _: None, self._failed)
 
-        def run(epoch: int) -> set[str]:
-            gone = self.world.table.moved(epoch, mine)
-            rows = [row for row in self.world.table.rows.values() if row.passed_on]
-            self.world.inherited.update((row.key, row.delivery) for row in rows)
-            return gone
+        self.statement(lambda epoch: self.world.table.moved(epoch, mine), done, self._failed)
 
-        self.statement(run, done, self._failed)
+    def _pass_on(self, session_id: str, epoch: int) -> None:
+        rows = self.world.table.pass_on(epoch, session_id)
+        self.world.inherited.update((row.key, row.delivery) for row in rows)
 
     def _adopt(self, rows: list[Taken]) -> None:
-        self.dispatcher.adopt(row for row in rows if self.dispatcher.can_adopt(row.session_id or ""))
+        for row in rows:
+            if self.dispatcher.can_adopt(row.session_id or ""):
+                self.dispatcher.adopt([row])
+                for session, stream in self.streams.items():
+                    stream.worker.adopted += session.session_id == row.session_id
 
     # -- what the dispatcher owes ------------------------------------------------------------------
 
@@ -570,11 +588,14 @@ class Node:
         taken, owed.hand_backs = owed.hand_backs, {}
         items = [d for d in taken if d.state is not State.OVER]
         self._handing_back = True
+        sent_under = self.epoch
 
         def done(touched: Touched) -> None:
             self._handing_back = False
             self.dispatcher.returned((d, 0) for d in items if _key(d) in touched.done)
-            self.dispatcher.lost(d for d in items if _key(d) not in touched.done)
+            gone = [d for d in items if _key(d) not in touched.done]
+            again = dict.fromkeys(self.dispatcher.not_found(gone, sent_under), 0)
+            owed.hand_backs = {**again, **owed.hand_backs}
 
         def failed(error: Exception) -> None:
             self._handing_back = False
@@ -598,17 +619,19 @@ class Node:
             owed.detached = ended + owed.detached
             self._failed(error)
 
-        names = [(session.session_id, max(session.known_since_ms)) for session in ended]
+        names = [(session.session_id, max(session.connected_at_ms)) for session in ended]
         self.statement(lambda epoch: self.world.table.detach(epoch, names, self.world.now_ms), done, failed)
 
     def _mark_read(self) -> None:
         owed = self.dispatcher.owed
         taken, owed.reads = owed.reads, []
         items = [d for d in taken if d.state is State.READ]
+        sent_under = self.epoch
 
         def done(touched: Touched) -> None:
             self._writing_reads = False
-            self.dispatcher.lost(d for d in items if _key(d) not in touched.done)
+            gone = [d for d in items if _key(d) not in touched.done]
+            owed.reads += self.dispatcher.not_found(gone, sent_under)
 
         def failed(error: Exception) -> None:
             self._writing_reads = False
@@ -635,7 +658,7 @@ class Node:
     def _open(self, stream: Stream, hello: wire.Hello) -> None:
         """As `Streams.open` does it."""
         queues = {offer.task_type: offer.task_type for offer in hello.task_types}
-        session_id = hello.session_id or ids.session_id()
+        session_id = hello.session_id or str(UUID(bytes=self.world.random.randbytes(16)))
         secret = hello.resume_token or self.world.random.randbytes(32)
         session = Session(
             session_id=session_id,
@@ -666,25 +689,30 @@ class Node:
         if older is not None:
             self.dispatcher.supersede(older)
         held = {place for token in hello.held if (place := ids.read_token(token)) is not None}
+        watch = self.dispatcher.meanwhile.begin()
 
         def done(resumed: Any) -> None:
             if resumed is None:
+                self.dispatcher.meanwhile.end(watch)
                 self.dispatcher.forget(session.session_id)
                 fresh = wire.Hello()
                 fresh.CopyFrom(hello)
                 fresh.session_id, fresh.resume_token = "", b""
                 self._open(stream, fresh)
                 return
-            self.dispatcher.resume(session, resumed)
+            session.connected_at_ms = [resumed.session.connected_ms]
+            self.dispatcher.resume(session, resumed, watch)
+            self.dispatcher.meanwhile.end(watch)
             kept = {(row.workflow_id, row.seq, row.delivery) for row in resumed.kept}
             welcome.resumed = True
             for token in hello.held:
                 (welcome.kept if ids.read_token(token) in kept else welcome.revoked).append(token)
-            for namespace, queue in resumed.waiting:
+            for namespace, queue in sorted(resumed.waiting):
                 self.dispatcher.rows_wait(namespace, queue)
             self._opened(stream, hello, session, welcome)
 
         def failed(error: Exception) -> None:
+            self.dispatcher.meanwhile.end(watch)
             if older is not None and self.dispatcher.is_last(older):
                 self.dispatcher.owed.detached.append(older)
             stream.finish()
@@ -917,6 +945,8 @@ class Worker:
     session: sdk.Session | None = None
     stream: Stream | None = None
     capacity: int = 0
+    adopted: int = 0
+    """Deliveries that followed its session to another node, which sends them whatever its capacity."""
     handlers: dict[bytes, Handler] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -929,6 +959,7 @@ class Worker:
         self.incarnation += 1
         self.up = True
         self.capacity = self.world.random.randint(1, 8)
+        self.adopted = 0
         self.session = sdk.Session(
             namespace=NAMESPACE,
             worker_id=f"w{self.number}.{self.incarnation}",

@@ -10,7 +10,13 @@ import pytest
 
 from maestoso_server.clock import ManualClock, SystemClock
 from maestoso_server.store import nodes
-from maestoso_server.store.database import PINNED_PLANS, PLANS_LAST_MS, Connection, Database, Unavailable
+from maestoso_server.store.database import (
+    PINNED_PLANS,
+    PLANS_LAST_MS,
+    Connection,
+    Database,
+    Unavailable,
+)
 from maestoso_server.store.save import save
 from ownership_kit import World
 from store_kit import NOW_MS, Faulty, start, stored

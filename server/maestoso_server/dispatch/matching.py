@@ -112,6 +112,16 @@ class Room:
         self.reserved -= 1
         self.reserved_bytes -= size
 
+    def part_births(self) -> Room:
+        """Give the slots of tasks about to be born to a room of the past; returns that."""
+        past = Room(self.session_id, self.namespace, {})
+        past.open = False
+        past.births = past.reserved = self.births
+        past.reserved_bytes = self.reserved_bytes  # slots for takes have no size
+        self.reserved -= self.births
+        self.births = self.reserved_bytes = 0
+        return past
+
     def hold(self, delivery: Delivery) -> None:
         """Count a delivery; no reservation is asked for (a worker resumes with what it holds)."""
         assert delivery.token not in self._held

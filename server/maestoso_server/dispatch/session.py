@@ -137,8 +137,8 @@ class Session:
         self.on_auth_refresh: Callable[[str], None] = _ignore
         """Called with a fresh credential; set by whoever judges it."""
         self.connected_ms = now_ms
-        self.known_since_ms = [now_ms]
-        """What `session.connected_ms` may be in the database unless another node has resumed it."""
+        self.connected_at_ms = [now_ms]
+        """What `connected_ms` of its row may be, unless the session was resumed by another stream."""
         self.frames_received = 1
         self.unknown_frames = 0
         self.dropped_lines = 0

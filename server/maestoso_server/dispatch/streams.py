@@ -9,7 +9,8 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -80,6 +81,8 @@ class Streams:
             session = await self._resume(hello, namespace, queues, welcome)
         if session is None:
             session = await self._begin(hello, namespace, queues, principal, welcome)
+        if not self._dispatcher.epoch:
+            self._dispatcher.epoch = self._epoch()
         session.room.declare(hello.capacity.tasks, hello.capacity.bytes or DEFAULT_BYTES)
         session.welcome(welcome)
         self._dispatcher.open(session)
@@ -130,22 +133,24 @@ class Streams:
             self._dispatcher.supersede(older)
             await self._loops.hand_back()
         held = {token: place for token in hello.held if (place := read_token(token)) is not None}
-        async with self._database.acquire() as conn:
-            resumed = await sessions.resume(
-                conn,
-                epoch=self._epoch(),
-                session_id=known,
-                namespace=namespace,
-                resume_token_hash=session.resume_token_hash,
-                held=[sessions.Held(*place) for place in held.values()],
-                now_ms=session.connected_ms,
-            )
-        if resumed is None:
-            self._dispatcher.forget(known)
-            return None
+        with self._watch() as watch:
+            async with self._database.acquire() as conn:
+                resumed = await sessions.resume(
+                    conn,
+                    epoch=self._epoch(),
+                    session_id=known,
+                    namespace=namespace,
+                    resume_token_hash=session.resume_token_hash,
+                    held=[sessions.Held(*place) for place in held.values()],
+                    now_ms=session.connected_ms,
+                )
+            if resumed is None:
+                self._dispatcher.forget(known)
+                return None
+            session.connected_at_ms = [resumed.session.connected_ms]
+            self._dispatcher.resume(session, resumed, watch)
         if older is None:
             self._moved(known)
-        self._dispatcher.resume(session, resumed)
         kept = {make_token(row.workflow_id, row.seq, row.delivery) for row in resumed.kept}
         welcome.session_id, welcome.resume_token = known, hello.resume_token
         welcome.resumed = True
@@ -157,14 +162,18 @@ class Streams:
     async def rejoin(self) -> None:
         """Transition 12: this node has a new epoch. Each open stream's session is resumed with what is
         remembered of it; the worker notices nothing."""
-        inventories = self._dispatcher.inventories()
-        for session in self._dispatcher.open_sessions():
-            await self._rejoin(session, inventories.get(session.session_id, []))
+        epoch = self._epoch()
+        with self._watch() as watch:
+            inventories = self._dispatcher.inventories()
+            for session in self._dispatcher.open_sessions():
+                await self._rejoin(session, inventories.get(session.session_id, []), watch)
+        self._dispatcher.epoch = epoch
 
-    async def _rejoin(self, session: Session, held: list[Delivery]) -> None:
+    async def _rejoin(self, session: Session, held: list[Delivery], watch: int) -> None:
         now_ms = self._clock.now_ms()
-        since_ms = list(session.known_since_ms)
-        session.known_since_ms.append(now_ms)
+        since_ms = list(session.connected_at_ms)
+        # What it becomes if this is applied and its reply is lost.
+        session.connected_at_ms += [max(now_ms, since + 1) for since in since_ms]
         async with self._database.acquire() as conn:
             resumed = await sessions.resume(
                 conn,
@@ -180,8 +189,17 @@ class Streams:
         if resumed is None:
             self._dispatcher.forget(session.session_id)
         else:
-            session.known_since_ms = [now_ms]
-            self._dispatcher.rejoined(session, held, resumed)
+            session.connected_at_ms = [resumed.session.connected_ms]
+            self._dispatcher.rejoined(session, held, resumed, watch)
+
+    @contextmanager
+    def _watch(self) -> Iterator[int]:
+        """What ends in the meantime is remembered."""
+        watch = self._dispatcher.meanwhile.begin()
+        try:
+            yield watch
+        finally:
+            self._dispatcher.meanwhile.end(watch)
 
     def _session(
         self, session_id: str, hello: wire.Hello, namespace: str, queues: dict[str, str], secret: bytes

@@ -68,6 +68,10 @@ class Plans:
             key: value for key, value in self._task_definitions.items() if key[0] != namespace
         }
 
+    def resolved(self, namespace: str, name: str, version: int | None) -> Resolved | None:
+        """The same as `resolve`, if it is in memory."""
+        return self._resolved.get((namespace, name, -1 if version is None else version))
+
     async def resolve(self, namespace: str, name: str, version: int | None) -> Resolved:
         """The snapshot that a start of this name uses now; `version` None = the highest.
 

@@ -37,6 +37,7 @@ class Session:
     state: str
     """ACTIVE, DETACHED (its stream ended) or EXPIRED."""
     connected_ms: int
+    """Rises with every resume, so it also tells one stream of the session from the next."""
     expires_ms: int | None = None
 
 
@@ -140,7 +141,8 @@ async def open_session(conn: Connection, session: Session) -> None:
 _MOVE = f"""
 WITH {ALIVE},
 moved AS (
-  UPDATE session s SET epoch = $1, state = 'ACTIVE', expires_ms = NULL, connected_ms = $5
+  UPDATE session s SET epoch = $1, state = 'ACTIVE', expires_ms = NULL,
+    connected_ms = greatest($5, s.connected_ms + 1)
   WHERE s.session_id = $2 AND s.namespace = $3 AND s.resume_token_hash = $4 AND s.state <> 'EXPIRED'
     AND ($6::bigint[] IS NULL OR s.connected_ms = ANY($6)) AND EXISTS (SELECT FROM alive)
   RETURNING {_COLUMNS}
