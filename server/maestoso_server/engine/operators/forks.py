@@ -7,7 +7,7 @@ from ..reasons import FORK_WITHOUT_JOIN
 from ..state import TaskRow, TaskStatus
 from ..steps import BIRTH, BRANCHES, JOIN_BIRTH, NOTIFY
 from ..turn import Step, Turn
-from .finishing import Unusable, finish
+from .finishing import Unusable
 
 BRANCHES_AT_ONCE = 250
 """A wider fork gets its JOIN first and its branches in decisions of this size."""
@@ -73,6 +73,3 @@ def act_branches(turn: Turn, step: Step, found: tuple[TaskRow, list[str]] | None
     if len(heads) == BRANCHES_AT_ONCE:
         births.append((BRANCHES, row.seq, step[2] + BRANCHES_AT_ONCE))
     turn.first(*births)
-
-
-__all__ = ["act_branches", "finish", "loop_of", "prepare_branches", "prepare_run", "run", "spread"]
