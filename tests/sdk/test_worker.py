@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 import pytest
-from scripted_node import DEADLINE_SECONDS, Node, Stream, ack, assignment, cluster
 
 from maestoso import (
     BusinessError,
@@ -30,6 +29,7 @@ from maestoso import (
 from maestoso.error.v1 import error_pb2
 from maestoso.task.v1 import task_pb2
 from maestoso.task.v1 import task_service_pb2 as frames
+from scripted_node import DEADLINE_SECONDS, Node, Stream, ack, assignment, cluster
 
 FENCE_SECONDS = 0.8
 """A fence short enough to wait for."""

@@ -19,8 +19,8 @@ from functools import partial
 from hashlib import sha256
 from itertools import count
 from random import Random
-from uuid import UUID
 from typing import Any
+from uuid import UUID
 
 from dispatch_kit import NAMESPACE
 from maestoso import _session as sdk
