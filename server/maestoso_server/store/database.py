@@ -94,13 +94,17 @@ class Connection:
     async def execute(self, sql: str, *args: Any) -> str:
         return await self._run(self.raw.execute, sql, args)  # type: ignore[no-any-return]
 
+    async def listen(self, channel: str, hear: Callable[..., None]) -> None:
+        """Have `hear` called with (connection, process, channel, payload) of each notification."""
+        await self._run(self.raw.add_listener, channel, (hear,))
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """For the few duties that need two statements; everything else is one statement."""
         try:
             async with self.raw.transaction():
                 yield
-        except (*_AWAY, asyncpg.InterfaceError) as error:
+        except (*_AWAY, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise self._unavailable(error) from error
 
     async def _run(self, call: Callable[..., Awaitable[Any]], sql: str, args: tuple[Any, ...]) -> Any:
@@ -111,11 +115,7 @@ class Connection:
             answer = await call(sql, *args)
             await self._faults.after(sql, self.raw.terminate)
             return answer
-        except asyncpg.InternalClientError as error:
-            # The connection broke at a moment that the driver did not expect.
-            self.raw.terminate()
-            raise Unavailable(f"{type(error).__name__}: {error}", unknown=True) from error
-        except (*_AWAY, asyncpg.InterfaceError) as error:
+        except (*_AWAY, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise self._unavailable(error) from error
 
     def _lost(self) -> bool:
@@ -128,6 +128,9 @@ class Connection:
             return True
 
     def _unavailable(self, error: BaseException) -> BaseException:
+        if isinstance(error, asyncpg.InternalClientError):
+            self.raw.terminate()  # it broke at a moment that the driver did not expect
+            return Unavailable(f"{type(error).__name__}: {error}", unknown=True)
         if isinstance(error, asyncpg.InterfaceError) and not self._lost():
             return error
         return Unavailable(f"{type(error).__name__}: {error}", unknown=not isinstance(error, _UNDONE))

@@ -131,7 +131,7 @@ class Hints:
         conn.raw.add_termination_listener(lambda _: self._asked.set())
         # A lost hint costs a beat, so nothing here waits for the disk.
         await conn.execute("SET synchronous_commit = off")
-        await conn.raw.add_listener(CHANNEL, self._hear)
+        await conn.listen(CHANNEL, self._hear)
         self._listener.may_have_missed()
         while True:
             await self._asked.wait()
