@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from maestoso_server.engine.decision import Verdict
-from maestoso_server.engine.events import Signal
+from maestoso_server.engine.events import Restart, Signal
 from maestoso_server.engine.state import TaskStatus
 from maestoso_server.payload import Json
 
@@ -120,6 +120,16 @@ def test_a_signal_that_nobody_can_ever_take_is_refused(reference: str | None, wh
     outcome = signal(world, workflow, reference)
     assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, why)
     assert not world.workflows[workflow].parked
+
+
+def test_an_early_signal_outlives_a_restart() -> None:
+    world = World(flow(simple("a"), task("WAIT", "w")))
+    workflow = world.start("flow")
+    signal(world, workflow, "w", {"n": 1})
+    world.result(workflow, "a", status=TaskStatus.FAILED)
+    world.happen(workflow, Restart(now_ms=world.now_ms))
+    world.result(workflow, "a")
+    assert (world.status(workflow), world.output(workflow)) == ("COMPLETED", {"n": 1})
 
 
 def test_no_signal_asks_the_store_for_parked_ones() -> None:

@@ -53,6 +53,7 @@ class StoredSession:
     connected_ms: int
     state: str = "ACTIVE"
     expires_ms: int | None = None
+    stream_number: int = 0
 
 
 @dataclass
@@ -227,12 +228,17 @@ class Table:
         now_ms: int,
         *,
         adopt_since_ms: Sequence[int] | None = None,
+        stream_number: int = 0,
     ) -> Resumed | None:
         """9, and with `adopt_since_ms` 12: only where nobody else has resumed it since then."""
         self._alive(epoch)
         session = self.sessions.get(session_id)
         if session is None or session.token_hash != token_hash or session.state == "EXPIRED":
             return None
+        if stream_number:
+            if session.stream_number >= stream_number:
+                return None
+            session.stream_number = stream_number
         if adopt_since_ms is not None and session.connected_ms not in adopt_since_ms:
             return None
         session.epoch, session.state, session.expires_ms = epoch, "ACTIVE", None

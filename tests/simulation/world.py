@@ -33,6 +33,7 @@ from maestoso_server.dispatch.session import DEFAULT_BYTES, Session
 from maestoso_server.engine.decision import APPLIED, Outcome, QueueBirth, Verdict
 from maestoso_server.engine.events import Event, Result
 from maestoso_server.engine.state import Header, TaskRow, TaskStatus
+from maestoso_server.errors import Aborted
 from maestoso_server.executor.lanes import Done
 from maestoso_server.executor.placement import Placed
 from maestoso_server.store.database import Unavailable
@@ -606,17 +607,15 @@ class Node:
         self.statement(lambda epoch: self.world.table.hand_back(epoch, names), done, failed)
 
     def _detach(self) -> None:
-        owed = self.dispatcher.owed
-        ended = [session for session in owed.detached if self.dispatcher.is_last(session)]
-        owed.detached = []
+        ended = self.dispatcher.detachable()
+        if not ended:
+            return
 
         def done(mine: set[str]) -> None:
-            for session in ended:
-                if session.session_id not in mine and self.dispatcher.is_last(session):
-                    self.dispatcher.forget(session.session_id)
+            self.dispatcher.not_detached(session for session in ended if session.session_id not in mine)
 
         def failed(error: Exception) -> None:
-            owed.detached = ended + owed.detached
+            self.dispatcher.owed.detached[:0] = ended
             self._failed(error)
 
         names = [(session.session_id, max(session.connected_at_ms)) for session in ended]
@@ -667,6 +666,7 @@ class Node:
             queues=queues,
             now_ms=self.world.now_ms,
             resume_token_hash=sha256(secret).digest(),
+            stream_number=hello.stream_number,
         )
         welcome = wire.Welcome(session_id=session_id, resume_token=secret)
         if hello.session_id:
@@ -686,6 +686,9 @@ class Node:
 
     def _resume(self, stream: Stream, hello: wire.Hello, session: Session, welcome: wire.Welcome) -> None:
         older = self.dispatcher.session(session.session_id)
+        if older is not None and 0 < hello.stream_number <= older.stream_number:
+            self._begin_anew(stream, hello)
+            return
         if older is not None:
             self.dispatcher.supersede(older)
         held = {place for token in hello.held if (place := ids.read_token(token)) is not None}
@@ -694,15 +697,18 @@ class Node:
         def done(resumed: Any) -> None:
             if resumed is None:
                 self.dispatcher.meanwhile.end(watch)
-                self.dispatcher.forget(session.session_id)
-                fresh = wire.Hello()
-                fresh.CopyFrom(hello)
-                fresh.session_id, fresh.resume_token = "", b""
-                self._open(stream, fresh)
+                if older is not None and self.dispatcher.is_last(older):
+                    self.dispatcher.forget(session.session_id)
+                self._begin_anew(stream, hello)
                 return
             session.connected_at_ms = [resumed.session.connected_ms]
-            self.dispatcher.resume(session, resumed, watch)
-            self.dispatcher.meanwhile.end(watch)
+            try:
+                self.dispatcher.resume(session, resumed, watch)
+            except Aborted:
+                stream.finish()
+                return
+            finally:
+                self.dispatcher.meanwhile.end(watch)
             kept = {(row.workflow_id, row.seq, row.delivery) for row in resumed.kept}
             welcome.resumed = True
             for token in hello.held:
@@ -713,18 +719,30 @@ class Node:
 
         def failed(error: Exception) -> None:
             self.dispatcher.meanwhile.end(watch)
-            if older is not None and self.dispatcher.is_last(older):
-                self.dispatcher.owed.detached.append(older)
+            if older is not None:
+                self.dispatcher.not_superseded(older)
             stream.finish()
             self._failed(error)
 
         self.statement(
             lambda epoch: self.world.table.resume(
-                epoch, session.session_id, session.resume_token_hash, held, session.connected_ms
+                epoch,
+                session.session_id,
+                session.resume_token_hash,
+                held,
+                session.connected_ms,
+                stream_number=hello.stream_number,
             ),
             done,
             failed,
         )
+
+    def _begin_anew(self, stream: Stream, hello: wire.Hello) -> None:
+        """The session is not to be had any more."""
+        fresh = wire.Hello()
+        fresh.CopyFrom(hello)
+        fresh.session_id, fresh.resume_token = "", b""
+        self._open(stream, fresh)
 
     def _opened(self, stream: Stream, hello: wire.Hello, session: Session, welcome: wire.Welcome) -> None:
         session.room.declare(hello.capacity.tasks, DEFAULT_BYTES)
@@ -1057,13 +1075,16 @@ class Worker:
             return
         heard_ms = max(self.fence.heard_at * 1000, self._opened_ms)
         if self.world.now_ms >= heard_ms + SILENCE_MS:
-            # Our side is gone at once; the node hears of it, unless the stream is silent.
-            if not stream.silent and not stream.closed:
-                stream.closed = True
-                self.world.at(self.world.delay_ms(), lambda: stream.node.stream_ended(stream))
-            self._lost(stream)
+            self._drop(stream)
         else:
             self._flush()
+
+    def _drop(self, stream: Stream) -> None:
+        """Give it up: gone at once on our side; the node hears of it, unless the stream is silent."""
+        if not stream.silent and not stream.closed:
+            stream.closed = True
+            self.world.at(self.world.delay_ms(), lambda: stream.node.stream_ended(stream))
+        self._lost(stream)
 
     def _keep_fence(self) -> None:
         if self.fence.close_if_due(self._now()):
@@ -1072,6 +1093,8 @@ class Worker:
             for token in list(self.handlers):
                 self._stop(token)
                 self.session.release(token)
+            if self.stream is not None:
+                self._drop(self.stream)
 
     def stream_ended(self, stream: Stream) -> None:
         self._do(self.incarnation, lambda: self._lost(stream))

@@ -156,6 +156,7 @@ class Session:
         self.held: dict[bytes, task_pb2.Assignment] = {}
         self.finished: dict[bytes, task_pb2.TaskResult] = {}
         self._resume_token = b""
+        self._streams = 0
         self._aside: list[task_service_pb2.ConnectResponse] = []
         self._forget_unsent()
 
@@ -171,6 +172,7 @@ class Session:
     def hello(self) -> task_service_pb2.ConnectRequest:
         """The first frame of a new stream: a new session, or the resumption of this one."""
         self.state = State.MOVING if self.state is State.OPEN else State.OPENING
+        self._streams += 1
         return task_service_pb2.ConnectRequest(
             hello=task_service_pb2.Hello(
                 namespace=self.namespace,
@@ -185,6 +187,7 @@ class Session:
                 held=[*self.held, *self.finished],
                 sdk=self.sdk,
                 labels=self.labels,
+                stream_number=self._streams,
             )
         )
 

@@ -249,8 +249,27 @@ class Dispatcher:
 
     def supersede(self, session: Session) -> None:
         """A newer stream is about to take the session over: what was not written goes back unharmed."""
+        session.superseded = True
         self._supersede(session)
         self._return_all(session.take_unwritten())
+
+    def not_superseded(self, session: Session) -> None:
+        """The newer stream could not have it after all."""
+        if self.is_last(session):
+            session.superseded = False
+            self.owed.detached.append(session)
+            self.owes()
+
+    def detachable(self) -> list[Session]:
+        """Take those whose stream has ended, and that no newer one has."""
+        ended, self.owed.detached = self.owed.detached, []
+        return [session for session in ended if self.is_last(session) and not session.superseded]
+
+    def not_detached(self, sessions: Iterable[Session]) -> None:
+        """The database says that these are another node's, or were resumed."""
+        for session in sessions:
+            if self.is_last(session) and not session.superseded:
+                self.forget(session.session_id)
 
     def _supersede(self, session: Session) -> None:
         message = "a newer stream took the session over"
@@ -261,9 +280,11 @@ class Dispatcher:
 
     def resume(self, session: Session, resumed: Resumed, watch: int) -> None:
         """Transition 9 was committed: `session` (not open yet) holds what was kept. `watch`: of
-        `meanwhile`, begun before."""
+        `meanwhile`, begun before. Raises Aborted where a later stream was quicker."""
         now_ms = self._clock.now_ms()
         older = self._sessions.get(session.session_id)
+        if older is not None and max(older.connected_at_ms) > max(session.connected_at_ms):
+            raise Aborted(Reason.SESSION_SUPERSEDED, "a later stream of the session was quicker")
         left = dict(older.room.held) if older is not None else {}
         for row in resumed.kept:
             if self._ended_since(watch, row):

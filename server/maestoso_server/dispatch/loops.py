@@ -215,9 +215,7 @@ class Loops:
 
     async def detach(self) -> None:
         """Transition 8: sessions whose stream has ended begin to expire."""
-        owed = self._owed
-        ended = [session for session in owed.detached if self._dispatcher.is_last(session)]
-        owed.detached = []
+        ended = self._dispatcher.detachable()
         if not ended:
             return
         try:
@@ -230,11 +228,9 @@ class Loops:
                     now_ms=self._clock.now_ms(),
                 )
         except BaseException:
-            owed.detached = ended + owed.detached
+            self._owed.detached[:0] = ended
             raise
-        for session in ended:
-            if session.session_id not in mine and self._dispatcher.is_last(session):
-                self._dispatcher.forget(session.session_id)
+        self._dispatcher.not_detached(session for session in ended if session.session_id not in mine)
 
     async def resolve(self) -> None:
         """Transition 14, on streams."""

@@ -119,15 +119,20 @@ class Session:
         queues: Mapping[str, str],
         now_ms: int,
         resume_token_hash: bytes = b"",
+        stream_number: int = 0,
     ):
         """`queues` are those offered: queue -> task type."""
         self.session_id = session_id
         self.namespace = namespace
         self.worker_id = worker_id
         self.resume_token_hash = resume_token_hash
+        self.stream_number = stream_number
+        """The worker's count of the session's streams; 0 = it does not count."""
         self.room = Room(session_id, namespace, queues)
         self.ended = False
         """The stream is over, or belongs to a newer one: nothing comes or goes any more."""
+        self.superseded = False
+        """A newer stream is taking the session over, or has: what becomes of it is that one's business."""
         self.closing: MaestosoError | None = None
         """Set: write what is left of the control lane, then end the stream."""
         self.wake: Callable[[], None] = _nobody

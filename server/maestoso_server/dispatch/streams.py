@@ -130,25 +130,19 @@ class Streams:
         if older is not None:
             if not hmac.compare_digest(older.resume_token_hash, session.resume_token_hash):
                 return None
+            if hello.stream_number and hello.stream_number <= older.stream_number:
+                return None  # overtaken on its way: its worker has left that stream long ago
             self._dispatcher.supersede(older)
-            await self._loops.hand_back()
-        held = {token: place for token in hello.held if (place := read_token(token)) is not None}
-        with self._watch() as watch:
-            async with self._database.acquire() as conn:
-                resumed = await sessions.resume(
-                    conn,
-                    epoch=self._epoch(),
-                    session_id=known,
-                    namespace=namespace,
-                    resume_token_hash=session.resume_token_hash,
-                    held=[sessions.Held(*place) for place in held.values()],
-                    now_ms=session.connected_ms,
-                )
-            if resumed is None:
+        try:
+            resumed = await self._resume_row(hello, session)
+        except BaseException:
+            if older is not None:
+                self._dispatcher.not_superseded(older)
+            raise
+        if resumed is None:
+            if older is not None and self._dispatcher.is_last(older):
                 self._dispatcher.forget(known)
-                return None
-            session.connected_at_ms = [resumed.session.connected_ms]
-            self._dispatcher.resume(session, resumed, watch)
+            return None
         if older is None:
             self._moved(known)
         kept = {make_token(row.workflow_id, row.seq, row.delivery) for row in resumed.kept}
@@ -158,6 +152,27 @@ class Streams:
         welcome.revoked.extend(token for token in hello.held if token not in kept)
         welcome.redelivered = resumed.redelivered
         return session
+
+    async def _resume_row(self, hello: wire.Hello, session: Session) -> sessions.Resumed | None:
+        """Resume in the database, then in memory."""
+        await self._loops.hand_back()  # what the older stream had not written is not unread, but unsent
+        held = {token: place for token in hello.held if (place := read_token(token)) is not None}
+        with self._watch() as watch:
+            async with self._database.acquire() as conn:
+                resumed = await sessions.resume(
+                    conn,
+                    epoch=self._epoch(),
+                    session_id=session.session_id,
+                    namespace=session.namespace,
+                    resume_token_hash=session.resume_token_hash,
+                    held=[sessions.Held(*place) for place in held.values()],
+                    now_ms=session.connected_ms,
+                    stream_number=hello.stream_number,
+                )
+            if resumed is not None:
+                session.connected_at_ms = [resumed.session.connected_ms]
+                self._dispatcher.resume(session, resumed, watch)
+        return resumed
 
     async def rejoin(self) -> None:
         """Transition 12: this node has a new epoch. Each open stream's session is resumed with what is
@@ -187,7 +202,8 @@ class Streams:
                 since_ms=since_ms,
             )
         if resumed is None:
-            self._dispatcher.forget(session.session_id)
+            if self._dispatcher.is_last(session):
+                self._dispatcher.forget(session.session_id)
         else:
             session.connected_at_ms = [resumed.session.connected_ms]
             self._dispatcher.rejoined(session, held, resumed, watch)
@@ -211,6 +227,7 @@ class Streams:
             queues=queues,
             now_ms=self._clock.now_ms(),
             resume_token_hash=sha256(secret).digest(),
+            stream_number=hello.stream_number,
         )
 
     def _welcome(self) -> wire.Welcome:

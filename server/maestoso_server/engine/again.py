@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..payload import EMPTY
-from . import messages
+from . import cursor, messages
 from .attempts import revived
 from .commands import begin, restart_clock, take_held
 from .cursor import continues
@@ -45,8 +45,8 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
     header.open = header.permissive_failed = header.last_task = 0
     header.output = None
     header.variables = EMPTY
-    header.cursor = None
-    turn.cursor = None
+    turn.cursor = {**cursor.read(header), "steps": [], "held": []}  # early signals stay
+    turn.keep_work()
     turn.forget_rows(View(header, whole=True))
     begin(turn)
     tell_parent(turn)

@@ -6,6 +6,7 @@ branch's reference says which input. A fork of different tasks has its document 
 
 from __future__ import annotations
 
+from collections import ChainMap
 from typing import Any
 
 from ..definitions.models import WorkflowTask
@@ -51,7 +52,7 @@ class Fragment:
             grow(made._nodes, [task], fork, fork.loops)
         link(
             made._nodes.values(),
-            {**plan.nodes, **made._nodes} if len(tasks) < len(plan.nodes) else made._nodes,
+            ChainMap(made._nodes, plan.nodes),
         )
         for reference in made.references:
             made._settle(made._nodes[reference])

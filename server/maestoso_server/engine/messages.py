@@ -23,7 +23,7 @@ from .events import (
     Start,
     Terminate,
 )
-from .state import Header, TaskStatus, WorkflowStatus
+from .state import Header, TaskStatus
 
 ABSENT = Raw()
 """A payload that is not there: a member that is text cannot also be null."""
@@ -150,11 +150,6 @@ def child_ended(header: Header) -> Json:
             version=header.version,
         )
     )
-
-
-def child_refused(seq: int, child_id: str, reason: str) -> Json:
-    """CHILD_ENDED in the name of a child that could not be started."""
-    return _json(_Body(seq=seq, child=child_id, status=int(WorkflowStatus.FAILED), reason=reason))
 
 
 def child_terminate(reason: str) -> Json:

@@ -92,7 +92,7 @@ def grow(
     return head
 
 
-def link(made: Iterable[Node], nodes: dict[str, Node]) -> None:
+def link(made: Iterable[Node], nodes: Mapping[str, Node]) -> None:
     """Tell each node what follows it and who waits for it."""
     made = list(made)
     for node in made:
@@ -108,7 +108,7 @@ def link(made: Iterable[Node], nodes: dict[str, Node]) -> None:
             node.next.own = frozenset(inside)
 
 
-def whole_loops(template: Template, nodes: dict[str, Node]) -> frozenset[str]:
+def whole_loops(template: Template, nodes: Mapping[str, Node]) -> frozenset[str]:
     """The loops whose output of all turns a template reads; most read the counters only."""
     if template.open or any(not reference.root for reference in template.references):
         return frozenset(node.reference for node in nodes.values() if node.kind == LOOP)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..payload import EMPTY, Json
+from .limits import TASKS_MAX
 from .nodes import EXCLUSIVE_JOIN, JOIN, Node
 from .operators.finishing import Unusable, finish
 from .operators.joins import act_birth as join_act_birth
@@ -40,6 +41,8 @@ def prepare_birth(turn: Turn, step: Step) -> tuple[Node, Any] | None:
         if node is None:
             return None
     try:
+        if turn.header.next_seq > TASKS_MAX:
+            raise Unusable(f"the workflow has no room for more than {TASKS_MAX} tasks")
         if node.kind in (JOIN, EXCLUSIVE_JOIN):
             return node, join_prepare_birth(turn, (JOIN_BIRTH, reference, path, scope, 0))
         return node, BIRTHS[node.kind][0](turn, node, path, scope)

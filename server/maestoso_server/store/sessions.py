@@ -137,14 +137,15 @@ async def open_session(conn: Connection, session: Session) -> None:
 
 
 # $1 the new node's epoch, $2 session, $3 namespace, $4 hash of the token, $5 now, $6 NULL or when this node
-# believes that it was connected
+# believes that it was connected, $7 the worker's number of the stream or 0
 _MOVE = f"""
 WITH {ALIVE},
 moved AS (
   UPDATE session s SET epoch = $1, state = 'ACTIVE', expires_ms = NULL,
-    connected_ms = greatest($5, s.connected_ms + 1)
+    connected_ms = greatest($5, s.connected_ms + 1), stream_number = greatest(s.stream_number, $7)
   WHERE s.session_id = $2 AND s.namespace = $3 AND s.resume_token_hash = $4 AND s.state <> 'EXPIRED'
-    AND ($6::bigint[] IS NULL OR s.connected_ms = ANY($6)) AND EXISTS (SELECT FROM alive)
+    AND ($6::bigint[] IS NULL OR s.connected_ms = ANY($6)) AND ($7::bigint = 0 OR s.stream_number < $7)
+    AND EXISTS (SELECT FROM alive)
   RETURNING {_COLUMNS}
 )
 SELECT {_COLUMNS} FROM alive LEFT JOIN moved s ON true
@@ -191,6 +192,7 @@ async def resume(
     now_ms: int,
     adopt: bool = False,
     since_ms: Sequence[int] | None = None,
+    stream_number: int = 0,
 ) -> Resumed | None:
     """Transition 9: the session and what its worker holds belong to this node from now on.
 
@@ -199,10 +201,13 @@ async def resume(
     unread: they wait again with `unread` + 1. With `adopt` (transition 12: the inventory is this
     node's own memory) they are new, stay the session's and come back as `unsent`; with `since_ms`
     only where `connected_ms` is one of these still: a node that was asleep must not take back a
-    session that its worker has resumed elsewhere.
+    session that its worker has resumed elsewhere. `stream_number`, where it is counted, must be
+    higher than at the last resume: a Hello that lay in a node that was asleep is outdated.
     One transaction of its own; raises `NodeLost`."""
     async with conn.transaction():
-        moved = await conn.fetchrow(_MOVE, epoch, session_id, namespace, resume_token_hash, now_ms, since_ms)
+        moved = await conn.fetchrow(
+            _MOVE, epoch, session_id, namespace, resume_token_hash, now_ms, since_ms, stream_number
+        )
         if moved is None:
             raise NodeLost(epoch)
         if moved["session_id"] is None:

@@ -19,6 +19,7 @@ CREATE TABLE node (
 ) WITH (fillfactor = 50);
 
 -- One worker stream. `epoch` is the node that serves it; `expires_ms` is set when the stream ended.
+-- connected_ms rises with every resume; stream_number is the worker's own count of its streams.
 -- `drain_close_ms`: an operator asks the worker to finish; its stream is closed then at the latest.
 CREATE TABLE session (
   session_id uuid PRIMARY KEY,
@@ -31,6 +32,7 @@ CREATE TABLE session (
   sdk text NOT NULL,
   state text NOT NULL CONSTRAINT session_state CHECK (state IN ('ACTIVE', 'DETACHED', 'EXPIRED')),
   connected_ms bigint NOT NULL,
+  stream_number bigint NOT NULL DEFAULT 0,
   expires_ms bigint,
   drain_close_ms bigint,
   drain_reason text

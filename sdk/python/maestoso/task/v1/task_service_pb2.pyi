@@ -322,6 +322,7 @@ class Hello(google.protobuf.message.Message):
     HELD_FIELD_NUMBER: builtins.int
     SDK_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    STREAM_NUMBER_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     worker_id: builtins.str
@@ -332,6 +333,11 @@ class Hello(google.protobuf.message.Message):
     """The secret from the session's Welcome."""
     sdk: builtins.str
     """Name and version of the SDK, such as `maestoso-python/0.1`; informative."""
+    stream_number: builtins.int
+    """When resuming: rises with every stream that the worker opens for the session. A Hello that was
+    overtaken by a later one on its way is answered as if the session had expired: its inventory is
+    outdated. 0 = not counted.
+    """
     @property
     def task_types(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.task.v1.task_pb2.TaskTypeOffer]:
         """What it runs; 1 to 1,000. Required."""
@@ -360,9 +366,10 @@ class Hello(google.protobuf.message.Message):
         held: collections.abc.Iterable[builtins.bytes] | None = ...,
         sdk: builtins.str = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        stream_number: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["capacity", b"capacity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "held", b"held", "labels", b"labels", "namespace", b"namespace", "resume_token", b"resume_token", "sdk", b"sdk", "session_id", b"session_id", "task_types", b"task_types", "worker_id", b"worker_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "held", b"held", "labels", b"labels", "namespace", b"namespace", "resume_token", b"resume_token", "sdk", b"sdk", "session_id", b"session_id", "stream_number", b"stream_number", "task_types", b"task_types", "worker_id", b"worker_id"]) -> None: ...
 
 global___Hello = Hello
 
