@@ -7,6 +7,7 @@ everything else, which is a bug of ours.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -45,7 +46,7 @@ _AWAY = (
     OSError,
     TimeoutError,
 )
-_REFUSALS = (*_AWAY, asyncpg.PostgresError, asyncpg.InterfaceError)
+_REFUSALS = (*_AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What can be the matter with a first connection: the address, the role, the database, its state."""
 _UNDONE = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError, asyncpg.ReadOnlySQLTransactionError)
 
@@ -130,10 +131,19 @@ class Connection:
     def _unavailable(self, error: BaseException) -> BaseException:
         if isinstance(error, asyncpg.InternalClientError):
             self.raw.terminate()  # it broke at a moment that the driver did not expect
-            return Unavailable(f"{type(error).__name__}: {error}", unknown=True)
+            return outage(error, unknown=True)
         if isinstance(error, asyncpg.InterfaceError) and not self._lost():
             return error
-        return Unavailable(f"{type(error).__name__}: {error}", unknown=not isinstance(error, _UNDONE))
+        return outage(error, unknown=not isinstance(error, _UNDONE))
+
+
+def outage(error: BaseException, *, unknown: bool = False) -> BaseException:
+    """What an error of the driver means to us. In a task that is being cancelled it is the cancellation:
+    the driver reports what that met instead, and a loop that waits outages out would never end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return Unavailable(f"{type(error).__name__}: {error}", unknown=unknown)
 
 
 async def connect_alone(url: str) -> Any:
@@ -141,7 +151,7 @@ async def connect_alone(url: str) -> Any:
     try:
         return await asyncpg.connect(url)
     except _REFUSALS as error:
-        raise Unavailable(f"{type(error).__name__}: {error}") from error
+        raise outage(error) from error
 
 
 class Database:
@@ -190,7 +200,7 @@ class Database:
                 **database._options(),
             )
         except _REFUSALS as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+            raise outage(error) from error
         return database
 
     async def close(self) -> None:
@@ -205,8 +215,8 @@ class Database:
         """A connection for the length of the block; waits while all are in use."""
         try:
             raw = await self._pool.acquire()
-        except (*_AWAY, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        except _REFUSALS as error:
+            raise outage(error) from error
         conn = Connection(raw, self._faults)
         try:
             if self._plans_are_old(raw.get_server_pid()):
@@ -228,8 +238,8 @@ class Database:
         """A connection outside the pool, for LISTEN and advisory locks; the caller closes `raw`."""
         try:
             raw = await asyncpg.connect(self.url, **self._options())
-        except _AWAY as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        except _REFUSALS as error:
+            raise outage(error) from error
         return Connection(raw, self._faults)
 
     async def read_clock(self) -> None:
