@@ -92,6 +92,8 @@ class Server:
             await self._start(started)
             self._running = started.pop_all()
         self._phase = "serving"
+        if self.config.insecure:
+            log.warning("anonymous callers are let in from everywhere (--insecure)")
         log.info("serving", extra={"grpc": self.grpc_address, "http": self.http_address})
 
     async def stop(self) -> None:

@@ -384,7 +384,7 @@ async def test_output_that_is_not_json_fails_for_good() -> None:
         stream.accept(b"a")
 
 
-async def test_unannotated_annotation_is_refused_when_the_worker_is_made() -> None:
+async def test_handler_that_can_never_be_called_is_refused_when_the_worker_is_made() -> None:
     @worker("bad")
     async def bad(file: memoryview) -> None: ...
 

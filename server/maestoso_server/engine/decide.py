@@ -49,6 +49,7 @@ from .steps import (
     CLOSE,
     END,
     JOIN_BIRTH,
+    LAST,
     NOTIFY,
     RECOUNT,
     REVIVE,
@@ -95,6 +96,7 @@ _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {
     CANCEL: ending.prepare_cancel,
     REVIVE: revival.prepare_revive,
     RECOUNT: revival.prepare_recount,
+    LAST: forks.prepare_last,
 }
 
 _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
@@ -111,6 +113,7 @@ _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
     CANCEL: ending.act_cancel,
     REVIVE: revival.act_revive,
     RECOUNT: revival.act_recount,
+    LAST: forks.act_last,
 }
 
 Asking = Generator[list[Need], list[Any], Decision]

@@ -15,6 +15,7 @@ A step is a tuple of JSON values, (kind, ...):
     (CANCEL, after)                      rows that are open although the workflow has ended
     (REVIVE, after, resume)              rows that ended unsuccessfully run again
     (RECOUNT, seq)                       a container's counters are counted anew
+    (LAST, reference, path)              the row counts as the last one that was made
 """
 
 BIRTH = 1
@@ -30,6 +31,7 @@ END = 10
 CANCEL = 11
 REVIVE = 12
 RECOUNT = 13
+LAST = 14
 
 # Modes of SETTLE.
 BY_POLICY = 0

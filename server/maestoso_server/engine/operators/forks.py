@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..nodes import JOIN, Node
 from ..reasons import FORK_WITHOUT_JOIN
 from ..state import TaskRow, TaskStatus
-from ..steps import BIRTH, BRANCHES, JOIN_BIRTH, NOTIFY
+from ..steps import BIRTH, BRANCHES, JOIN_BIRTH, LAST, NOTIFY
 from ..turn import Step, Turn
 from .finishing import Unusable
 
@@ -70,6 +70,20 @@ def act_branches(turn: Turn, step: Step, found: tuple[TaskRow, list[str]] | None
         return
     row, heads = found
     births: list[Step] = [(BIRTH, head, row.path, row.seq) for head in heads]
+    node = turn.node_of(row)
     if len(heads) == BRANCHES_AT_ONCE:
         births.append((BRANCHES, row.seq, step[2] + BRANCHES_AT_ONCE))
+    elif node is not None and node.next is not None:
+        births.append((LAST, node.next.reference, row.path))
     turn.first(*births)
+
+
+def prepare_last(turn: Turn, step: Step) -> TaskRow | None:
+    return turn.newest(step[1], tuple(step[2]))
+
+
+def act_last(turn: Turn, step: Step, join: TaskRow | None) -> None:
+    """A join that had to be made before its branches is still what the workflow's output is taken from."""
+    if join is not None:
+        turn.header.last_task = join.seq
+        turn.changed = True
