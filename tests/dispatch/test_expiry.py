@@ -147,8 +147,8 @@ class TestDeadNodes:
             )  # fmt: skip
             silent, gone = await world.node(lease_ms=-1), await nodes.new_epoch(world.conn)
             keys = [
-                await world.row(owner=epoch, session=(await world.session(silent)).session_id, delivery=1)
-                for epoch in (silent, gone)
+                await world.row(owner=epoch, session=(await world.session(server)).session_id, delivery=1)
+                for epoch, server in ((silent, silent), (gone, node.epoch))
             ]
             await node.run_once()
             expiry.see(told.pulses[-1])

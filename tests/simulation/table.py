@@ -90,11 +90,17 @@ class Table:
         return sorted(late | (owners - self.leases.keys()))
 
     def take_over(self, epoch: int, dead: int, now_ms: int) -> None:
-        """11: its row goes first, then what it had becomes the taker's."""
+        """11: its row goes first, then what it had becomes the taker's; a row of a session that has
+        moved on follows it."""
         self._alive(epoch)
         if self.leases.get(dead, 0) >= now_ms:
             return
         self.leases.pop(dead, None)
+        for row in self.rows.values():
+            if row.owner == dead and not row.ended:
+                session = self.sessions.get(row.session_id or "")
+                if session is not None and session.epoch != dead:
+                    row.owner, row.passed_on = session.epoch, True
         for session in self.sessions.values():
             if session.epoch == dead:
                 session.epoch = epoch

@@ -485,7 +485,7 @@ class Node:
     def _inherit(self, dead: int, epoch: int) -> None:
         rows = [row for row in self.world.table.rows.values() if row.owner == dead]
         self.world.table.take_over(epoch, dead, self.world.now_ms)
-        self.world.inherited.update((row.key, row.delivery) for row in rows if row.owner == epoch)
+        self.world.inherited.update((row.key, row.delivery) for row in rows if row.owner != dead)
 
     def _expire(self) -> None:
         unread = {

@@ -90,7 +90,7 @@ class Statements:
             "pulse": (nodes._PULSE, (epoch, now_ms, now_ms, ["default"], ["pay"], False, 1)),
             "inherit": (nodes._INHERIT, (epoch, self.dead, now_ms, now_ms, ASKED)),
             "expire": (sessions._EXPIRE, (epoch, now_ms, [], [], [], ASKED)),
-            "resume": (sessions._MOVE, (epoch, session_id, "default", b"hash", now_ms, None)),
+            "resume": (sessions._MOVE, (epoch, session_id, "default", b"hash", now_ms, None, 0)),
             "resume rows": (
                 sessions._MOVE_ROWS,
                 (epoch, session_id, now_ms, ids, seqs, [1] * count, False),

@@ -286,7 +286,9 @@ SELECT EXISTS (SELECT FROM gone) OR NOT EXISTS (SELECT FROM node WHERE epoch = $
 """
 
 # $1 the taker's epoch, $2 the dead one's, $3 now, $4 end of the sessions' time, $5 rows at most.
-# A row without a session counts as read, like all that is inherited; its worker is lost.
+# A row without a session counts as read, like all that is inherited; its worker is lost. A row whose
+# session another node serves was handed out while the session moved: it follows it and is due there at
+# once, as a row passed on (`sessions.pass_on`).
 _INHERIT = f"""
 WITH {ALIVE},
 streams AS (
@@ -302,15 +304,21 @@ streams AS (
 ),
 rows AS (
   UPDATE task_queue q
-  SET owner_epoch = CASE WHEN p.lost AND q.redeliver_on_loss THEN NULL ELSE $1 END,
+  SET owner_epoch = CASE
+        WHEN p.lost AND q.redeliver_on_loss THEN NULL WHEN p.moved THEN p.served_by ELSE $1 END,
       session_id = CASE WHEN NOT p.lost THEN q.session_id END,
-      deadline_ms = CASE WHEN NOT p.lost THEN q.deadline_ms WHEN NOT q.redeliver_on_loss THEN $3 END
+      deadline_ms = CASE WHEN p.moved THEN $3 WHEN NOT p.lost THEN q.deadline_ms
+        WHEN NOT q.redeliver_on_loss THEN $3 END
   FROM (
-    SELECT workflow_id, seq, NOT ended AND (
-      SELECT true FROM session s WHERE s.session_id = task_queue.session_id
-    ) IS NULL AS lost
-    FROM task_queue WHERE owner_epoch = $2 AND $2 > 0 AND EXISTS (SELECT FROM alive)
-    LIMIT $5 FOR UPDATE SKIP LOCKED
+    SELECT r.workflow_id, r.seq, r.served_by, NOT r.ended AND r.served_by IS NULL AS lost,
+      NOT r.ended AND r.served_by <> $2 AS moved
+    FROM (
+      SELECT workflow_id, seq, ended, (
+        SELECT s.epoch FROM session s WHERE s.session_id = task_queue.session_id
+      ) AS served_by
+      FROM task_queue WHERE owner_epoch = $2 AND $2 > 0 AND EXISTS (SELECT FROM alive)
+      LIMIT $5 FOR UPDATE SKIP LOCKED
+    ) r
   ) p
   WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
   RETURNING q.seq
