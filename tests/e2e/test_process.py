@@ -295,5 +295,5 @@ def test_a_key_that_was_made_is_taken_and_another_is_not(tmp_path: Path) -> None
     (kept,) = read_keys(line, "the file")
     assert credential.startswith("ci.") and kept.key_id == "ci"
     assert credential.split(".", 1)[1] not in line
-    refused = run("key", "ci", "--principal", "robot", "--actions", "anything at all")
-    assert refused.returncode == 2 and "anything at all" in refused.stderr
+    refused = run("key", "ci", "--principal", "robot", "--actions", "anything")
+    assert refused.returncode == 2 and "anything" in refused.stderr
