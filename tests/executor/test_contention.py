@@ -144,7 +144,12 @@ async def test_a_view_that_another_node_has_outdated_answers_nobody(nodes: list[
 
 async def test_a_deadline_that_another_node_has_armed_is_heeded(nodes: list[Engine]) -> None:
     here, there = nodes[:2]
-    wait = {"name": "wait", "taskReferenceName": "wait", "type": "WAIT", "inputParameters": {"duration": "1 s"}}
+    wait = {
+        "name": "wait",
+        "taskReferenceName": "wait",
+        "type": "WAIT",
+        "inputParameters": {"duration": "1 s"},
+    }
     workflow_id = await here.start({"name": "later", "version": 1, "tasks": [simple("one"), wait]})
     await there.report(workflow_id, "one")
     row = await here.fetchrow("SELECT seq, due_ms FROM deadline WHERE workflow_id = $1", workflow_id)
