@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 import pytest
-from scripted_node import DEADLINE_SECONDS, Node, Stream, ack, assignment, cluster
 
 from maestoso import (
     BusinessError,
@@ -30,6 +29,7 @@ from maestoso import (
 from maestoso.error.v1 import error_pb2
 from maestoso.task.v1 import task_pb2
 from maestoso.task.v1 import task_service_pb2 as frames
+from scripted_node import DEADLINE_SECONDS, Node, Stream, ack, assignment, cluster
 
 FENCE_SECONDS = 0.8
 """A fence short enough to wait for."""
@@ -384,7 +384,7 @@ async def test_output_that_is_not_json_fails_for_good() -> None:
         stream.accept(b"a")
 
 
-async def test_unannotated_annotation_is_refused_when_the_worker_is_made() -> None:
+async def test_handler_that_can_never_be_called_is_refused_when_the_worker_is_made() -> None:
     @worker("bad")
     async def bad(file: memoryview) -> None: ...
 
