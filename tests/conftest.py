@@ -14,19 +14,32 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from databases import aside, execute, url_of
+from maestoso_server.clock import ManualClock, SystemClock
+from maestoso_server.config import Config
 from maestoso_server.embedded import EmbeddedPostgres
+from maestoso_server.server import Server
 from maestoso_server.store.migrate import migrate
+from servers import serving
+
+# Held for the whole session: grpc.aio's last object going away stops its poller thread, which can hang
+# where the garbage collector does it after the event loop of its test is gone.
+grpc.aio.init_grpc_aio()
 
 START_MS = 1_750_000_000_000
 """Where a ManualClock starts."""
 
 _numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="run simulated worlds with this seed only")
 
 
 @pytest.fixture(scope="session")
@@ -91,3 +104,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"{test}: {reason.removeprefix(LEFT_OUT)}")
     if not reasons:
         terminalreporter.line("nothing")
+
+
+# --- the whole server ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def manual_clock() -> ManualClock:
+    """The clock of `server`; tests move it."""
+    return ManualClock(START_MS)
+
+
+@pytest.fixture
+def server_config(database_url: str) -> Config:
+    """The settings of `server`; a test that wants others overrides this fixture."""
+    return Config(database_url=database_url, grpc_address="127.0.0.1:0", http_address="127.0.0.1:0")
+
+
+@pytest.fixture
+async def server(server_config: Config, manual_clock: ManualClock) -> AsyncIterator[Server]:
+    """The whole server in this process, on free ports and on time that stands still."""
+    async with serving(server_config, manual_clock) as made:
+        yield made
+
+
+@pytest.fixture
+async def live_server(server_config: Config) -> AsyncIterator[Server]:
+    """The whole server in this process, on real time."""
+    async with serving(server_config, SystemClock()) as made:
+        yield made

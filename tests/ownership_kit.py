@@ -17,7 +17,7 @@ import asyncpg
 from maestoso_server import ids
 from maestoso_server.clock import ManualClock
 from maestoso_server.store import nodes, sessions
-from maestoso_server.store.database import Connection, Database
+from maestoso_server.store.database import Connection, Database, Unavailable
 from maestoso_server.store.deliveries import Key
 
 DEADLINE_S = 10
@@ -39,9 +39,9 @@ INSERT INTO task (workflow_id, seq, generation, reference, path, attempt, scope,
 VALUES ($1, $2, 1, 'ref', '{3}', 2, 0, $3, $3, 1, $4, $4, 0, true, '', '{"n":1.0}')"""
 
 INSERT_ROW = """
-INSERT INTO task_queue (workflow_id, seq, namespace, queue, task_type, rank, due_ms, size, task_limit, response_s,
-  timeout_s, total_due_ms, redeliver_on_loss, owner_epoch, session_id, delivery, unread, ended, deadline_ms,
-  started_ms, worker_id)
+INSERT INTO task_queue (workflow_id, seq, namespace, queue, task_type, rank, due_ms, size, task_limit,
+  response_s, timeout_s, total_due_ms, redeliver_on_loss, owner_epoch, session_id, delivery, unread, ended,
+  deadline_ms, started_ms, worker_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7, 9, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"""
 
 
@@ -131,6 +131,23 @@ class World:
         )  # fmt: skip
         return key
 
+    async def multiply_rows(self, count: int) -> None:
+        """`count` more of every queue row, under other seqs of the same workflow."""
+        await self.conn.execute(
+            f"INSERT INTO task_queue (workflow_id, seq, {ROW_COLUMNS})"
+            f" SELECT workflow_id, seq + 1000 + g, {ROW_COLUMNS} FROM task_queue, generate_series(1, $1) g",
+            count,
+        )
+
+    async def multiply_tasks(self, count: int) -> None:
+        """`count` more of every task, under the seqs that `multiply_rows` uses."""
+        await self.conn.execute(
+            f"INSERT INTO task (workflow_id, seq, path, {TASK_COLUMNS})"
+            f" SELECT workflow_id, seq + 1000 + g, ARRAY[g, 0], {TASK_COLUMNS}"
+            " FROM task, generate_series(1, $1) g",
+            count,
+        )
+
     async def queued(self, key: Key) -> Any:
         """The queue row as it stands; None when it is gone."""
         return await self.conn.fetchrow("SELECT * FROM task_queue WHERE workflow_id = $1 AND seq = $2", *key)
@@ -152,6 +169,13 @@ class World:
             return bool(await self.conn.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid))
 
         await eventually(waits)
+
+
+ROW_COLUMNS = """namespace, queue, task_type, rank, due_ms, size, task_limit, response_s, timeout_s,
+  total_due_ms, redeliver_on_loss, owner_epoch, delivery"""
+
+TASK_COLUMNS = """generation, reference, attempt, scope, type, name, status, scheduled_ms, first_scheduled_ms,
+  retried_seq, queued, domain, input"""
 
 
 @asynccontextmanager
@@ -179,3 +203,34 @@ async def refused(work: Awaitable[object]) -> asyncpg.PostgresError:
     except asyncpg.PostgresError as error:
         return error
     raise AssertionError("the statement was accepted")
+
+
+@dataclass
+class Outage:
+    """Strikes statements of a `Database`: while `down`, none of them gets through."""
+
+    down: bool = False
+    struck: int = 0
+
+    async def before(self, sql: str, drop: Callable[[], None]) -> None:
+        if self.down:
+            self.struck += 1
+            raise Unavailable("the test has cut the database off")
+
+    async def after(self, sql: str, drop: Callable[[], None]) -> None:
+        return
+
+
+@asynccontextmanager
+async def running(*work: Awaitable[None]) -> AsyncIterator[None]:
+    """Loops that run as long as the block; one that fails, fails the test."""
+    tasks = [asyncio.ensure_future(loop) for loop in work]
+    try:
+        yield
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -210,9 +210,7 @@ class Node(task_service_pb2_grpc.TaskServiceServicer):
             while not frame.done() and not closed.done():
                 patience = None if self.silent else PING_SECONDS
                 waiting = {frame, closed}
-                done, _ = await asyncio.wait(
-                    waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     return task_service_pb2.ConnectResponse(ping=task_service_pb2.Ping(number=0))
             return frame.result() if frame.done() else None

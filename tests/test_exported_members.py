@@ -30,7 +30,9 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 def test_hand_written_modules_are_underscored() -> None:
     # The plain names belong to the packages of the contract: `maestoso.task.v1` and so on.
-    names = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/*.py")}
+    names = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.parent.name for path in PACKAGE.glob("*/*.py")
+    }
 
     assert all(name.startswith("_") for name in names - {PACKAGE.name})
 
@@ -42,7 +44,9 @@ def test_package_is_typed() -> None:
 def test_import_alone_loads_no_grpc() -> None:
     code = "import sys, maestoso; raise SystemExit('grpc' in sys.modules or 'asyncio' in sys.modules)"
 
-    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGE.parent)}).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGE.parent)}).returncode == 0
+    )
 
 
 def test_base_install_needs_only_grpc_and_protobuf() -> None:
@@ -63,19 +67,3 @@ def test_base_install_needs_only_grpc_and_protobuf() -> None:
 
     assert done.returncode == 1
     assert "pip install 'maestoso[cli]'" in done.stderr
-
-
-def test_server_commands_name_the_extra_that_they_need() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['maestoso_server'] = None\n"
-        "from maestoso._cli import main\n"
-        "raise SystemExit(main(['serve']))"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGE.parent)}, capture_output=True, text=True
-    )
-
-    assert done.returncode == 1
-    assert "pip install 'maestoso[server]'" in done.stderr

@@ -15,11 +15,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from maestoso import Client, Worker, current_task, worker
+from maestoso import Client, Start, Worker, current_task, worker
 from maestoso import Unavailable as ServerUnavailable
+from maestoso.workflow.v1 import workflow_pb2
 
 PAYLOAD = {"payload": "x" * 285}
 STEPS = ("bench_one", "bench_two", "bench_three")
+
+
+COMPLETED = workflow_pb2.WORKFLOW_STATUS_COMPLETED
+
+
+def ended(workflow: workflow_pb2.Workflow) -> bool:
+    return workflow.status >= COMPLETED
 
 
 def say(**facts: Any) -> None:
@@ -33,22 +41,26 @@ async def told() -> str:
 
 
 @contextlib.asynccontextmanager
-async def workers(server: str, streams: int, handlers: list[Callable[..., Any]], concurrency: int) -> AsyncIterator[None]:
-    """That many workers with a stream each, stopped at the end."""
-    running = [Worker(server, handlers, concurrency=concurrency) for _ in range(streams)]
-    tasks = [asyncio.create_task(one.run()) for one in running]
-    try:
+async def workers(
+    server: str, streams: int, handlers: list[Callable[..., Any]], concurrency: int
+) -> AsyncIterator[None]:
+    """That many workers with a stream each, drained at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(streams):
+            await stack.enter_async_context(Worker(server, handlers, concurrency=concurrency, grace=5))
         yield
-    finally:
-        for one in running:
-            one.stop()
-        await asyncio.gather(*tasks)
 
 
 def simple(name: str, previous: str | None, **more: Any) -> dict[str, Any]:
     """A SIMPLE task that takes the payload of the one before."""
     source = "${workflow.input.payload}" if previous is None else f"${{{previous}.output.payload}}"
-    return {"name": name, "taskReferenceName": name, "type": "SIMPLE", "inputParameters": {"payload": source}, **more}
+    return {
+        "name": name,
+        "taskReferenceName": name,
+        "type": "SIMPLE",
+        "inputParameters": {"payload": source},
+        **more,
+    }
 
 
 def three_steps() -> dict[str, Any]:
@@ -58,8 +70,8 @@ def three_steps() -> dict[str, Any]:
 
 async def register(client: Client, workflow: dict[str, Any], *tasks: dict[str, Any]) -> None:
     if tasks:
-        await client.register_tasks(list(tasks))
-    await client.register([workflow], overwrite=True)
+        await client.register_tasks(list(tasks), overwrite="allow")
+    await client.register_workflows([workflow], overwrite="allow")
 
 
 class Slots:
@@ -98,6 +110,13 @@ class Slots:
         return len(self._held)
 
 
+async def start_many(client: Client, name: str, input: dict[str, Any], count: int, slots: Slots) -> None:
+    for outcome in await client.start_many([Start(name=name, input=input)] * count):
+        if not isinstance(outcome, str):
+            raise outcome
+        slots.started(outcome)
+
+
 async def three_step(settings: dict[str, Any]) -> None:
     slots = Slots(settings["in_flight"])
 
@@ -129,8 +148,7 @@ async def three_step(settings: dict[str, Any]) -> None:
                 if per_call == 1:
                     slots.started(await client.start("bench_three_step", PAYLOAD))
                 else:
-                    for outcome in await client.start_many([("bench_three_step", PAYLOAD)] * per_call):
-                        slots.started(outcome.workflow_id)
+                    await start_many(client, "bench_three_step", PAYLOAD, per_call, slots)
 
         starters = [asyncio.create_task(starter()) for _ in range(settings["in_flight"] // per_call)]
         await told()
@@ -178,7 +196,7 @@ async def latency(settings: dict[str, Any]) -> None:
             began = last = time.perf_counter()
             workflow_id = await client.start("bench_three_step", PAYLOAD)
             async for workflow in client.watch(workflow_id):
-                if workflow.ended:
+                if ended(workflow):
                     break
             if began < measured_from:
                 steps_ms.clear()
@@ -234,8 +252,8 @@ async def fork(settings: dict[str, Any]) -> None:
             workflow_id = await client.start("bench_fork", {"inputs": [PAYLOAD] * branches})
             called = time.perf_counter()
             async for workflow in client.watch(workflow_id):
-                if workflow.ended:
-                    if workflow.status != "COMPLETED":
+                if ended(workflow):
+                    if workflow.status != COMPLETED:
                         raise RuntimeError(f"{workflow.status}: {workflow.reason}")
                     break
             return time.perf_counter() - began, called - began
@@ -280,8 +298,8 @@ async def loop(settings: dict[str, Any]) -> None:
         await register(client, document)
         workflow_id = await client.start(document["name"], PAYLOAD)
         async for workflow in client.watch(workflow_id):
-            if workflow.ended:
-                if workflow.status != "COMPLETED":
+            if ended(workflow):
+                if workflow.status != COMPLETED:
                     raise RuntimeError(f"{workflow.status}: {workflow.reason}")
                 break
     first = (at[1_100] - at[100]) / 1_000
@@ -323,7 +341,7 @@ async def timers(settings: dict[str, Any]) -> None:
             nonlocal left
             while left > 0:
                 left -= 1
-                await client.start_many([("bench_wait", {"until": until})] * 500)
+                await client.start_many([Start(name="bench_wait", input={"until": until})] * 500)
 
         await asyncio.gather(*(starter() for _ in range(4)))
     say(started=settings["waits"])
@@ -360,8 +378,7 @@ async def limited(settings: dict[str, Any]) -> None:
         async def starter() -> None:
             while not slots.stopped:
                 await slots.take(20)
-                for outcome in await client.start_many([("bench_limited", PAYLOAD)] * 20):
-                    slots.started(outcome.workflow_id)
+                await start_many(client, "bench_limited", PAYLOAD, 20, slots)
 
         starters = [asyncio.create_task(starter()) for _ in range(settings["in_flight"] // 20)]
         await told()

@@ -74,6 +74,7 @@ class Stage:
     async def __aenter__(self) -> Stage:
         if self._given_url is None:
             self._folder = Path(tempfile.mkdtemp(prefix="maestoso-bench-"))
+            self._folder.chmod(0o711)  # Postgres may run as another user, who has to get through
             self._postgres = EmbeddedPostgres(self._folder / "data")
             self._postgres.start()
             base = self._postgres.url
@@ -153,9 +154,7 @@ class Load:
         """Its next line, a JSON object."""
         assert self.process.stdout is not None
         loop = asyncio.get_running_loop()
-        text = await asyncio.wait_for(
-            loop.run_in_executor(None, self.process.stdout.readline), timeout_s
-        )
+        text = await asyncio.wait_for(loop.run_in_executor(None, self.process.stdout.readline), timeout_s)
         if not text:
             raise RuntimeError(f"the load ended with {self.process.wait()} and said nothing")
         answer: dict[str, Any] = json.loads(text)
@@ -177,7 +176,7 @@ def now_ms() -> int:
 
 
 def _server(command: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "maestoso_server._main", command, *arguments]
+    return [sys.executable, "-m", "maestoso_server", command, *arguments]
 
 
 def _ready_line(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -195,4 +194,3 @@ def _with_database(url: str, database: str) -> str:
     scheme, _, rest = head.partition("://")
     host, _, _ = rest.partition("/")
     return f"{scheme}://{host}/{database}{question}{query}"
-

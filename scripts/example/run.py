@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
+import logging
 import re
 import shutil
 import signal
@@ -49,6 +49,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/run", description="Run Maestoso with an example on it.")
     parser.add_argument("--once", action="store_true", help="end after the first finished workflow")
     once = parser.parse_args().once
+    # The bank that is busy at first is part of the show; its traceback is not.
+    logging.getLogger("maestoso.worker").setLevel(logging.CRITICAL)
     try:
         asyncio.run(show(once))
         return 0
@@ -131,7 +133,7 @@ def throwaway() -> Iterator[list[str]]:
     folder = tempfile.mkdtemp(prefix="maestoso-")
     try:
         yield [
-            *("--data", os.path.join(folder, "data")),
+            *("--data", folder),
             *("--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--log-level", "warning"),
         ]
     finally:
@@ -155,7 +157,7 @@ async def print_workflow(client: Client, workflow_id: str, indent: str = "") -> 
     print(f"{indent}{workflow.name} {workflow.workflow_id} {status_of(workflow)}")
     for task in workflow.tasks:
         retried = f" attempt {task.attempt + 1}" if task.attempt or task.reason else ""
-        said = task.reason or shortened(task.output)
+        said = shortened(task.output) if task.status == task_pb2.TASK_STATUS_COMPLETED else task.reason
         print(f"{indent}  {task_status(task):<10} {task.reference:<16} {task.task_type:<18}{retried} {said}")
         if task.child_workflow_id:
             await print_workflow(client, task.child_workflow_id, indent + "      ")

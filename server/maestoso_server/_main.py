@@ -11,8 +11,10 @@ could not start or go on, 2 the settings are wrong.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -26,10 +28,17 @@ from .config import OPTIONS, Config, ConfigError, parse, parser
 
 log = logging.getLogger("maestoso.main")
 
+# Read when grpc is imported, later: our processes are started by exec, and no fork is ever used.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 WATCH_S = 0.5
 """How often the embedded Postgres is looked at."""
 
 Arguments = Sequence[str]
+
+
+class ServerFailed(RuntimeError):
+    """The server cannot go on by itself."""
 
 
 def main(argv: Arguments | None = None) -> int:
@@ -91,6 +100,23 @@ def migrate(arguments: Arguments) -> int:
     return 0
 
 
+def key(arguments: Arguments) -> int:
+    """Make an API key: prints the caller's credential, then the line for the file of --api-keys."""
+    from .services.security import make_key
+
+    parsed = argparse.ArgumentParser(prog="maestoso key", description=key.__doc__, allow_abbrev=False)
+    parsed.add_argument("id", help="names the key, so that it can be found and withdrawn")
+    parsed.add_argument("--principal", required=True, help="who calls with it")
+    parsed.add_argument("--namespaces", default="*", help="names with commas; * = all (default)")
+    parsed.add_argument("--actions", default="*", help="such as workflow:start,*:read; * = all (default)")
+    asked = parsed.parse_args(arguments)
+    credential, line = make_key(
+        asked.id, asked.principal, asked.namespaces.split(","), asked.actions.split(",")
+    )
+    print(credential, line, sep="\n")
+    return 0
+
+
 def _child(arguments: Arguments) -> int:
     """One of several processes: see `processes.py`."""
     config = parse()
@@ -102,6 +128,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "dev": dev,
     "serve": serve,
     "migrate": migrate,
+    "key": key,
     "child": _child,
 }
 
@@ -120,7 +147,7 @@ def _run(config: Config, companion: Companion | None = None) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_main(config, companion))
         return 0
-    except* (SchemaError, Unavailable, StartFailed, EmbeddedError, OSError) as failures:
+    except* (SchemaError, Unavailable, StartFailed, ServerFailed, EmbeddedError, OSError) as failures:
         return_status = _refuse(_innermost(failures), 1)
     return return_status
 
@@ -149,8 +176,10 @@ async def _run_server(config: Config, stopping: asyncio.Event) -> None:
         starting.add_done_callback(lambda _: started.set())
         if await first_of(started, stopping):
             await starting
+            _collect_seldom()
             print(ready_line(server.grpc_address, server.http_address), flush=True)
-            await stopping.wait()
+            if await first_of(server.failed, stopping):
+                raise ServerFailed("a part of the server has failed: see its log")
             log.info("stopping")
         else:
             starting.cancel()
@@ -158,6 +187,15 @@ async def _run_server(config: Config, stopping: asyncio.Event) -> None:
                 await starting
     finally:
         await server.stop()
+
+
+def _collect_seldom() -> None:
+    """The collector of reference cycles took a fifth of a busy server: at its default thresholds it walks
+    all cached workflows again and again, and the server makes hardly any cycles. What is loaded by
+    now stays for good; the rest is looked at after many more allocations."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 async def _run_processes(config: Config, stopping: asyncio.Event) -> None:
@@ -276,8 +314,6 @@ def _refuse(error: object, status: int) -> int:
 
 
 def _client(arguments: Arguments) -> int:
-    try:
-        from maestoso._cli import main as client
-    except ModuleNotFoundError as error:
-        return _refuse(f"{error.name} is not installed: pip install 'maestoso[cli]'", 1)
+    from maestoso._cli import main as client
+
     return client(arguments)

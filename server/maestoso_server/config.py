@@ -85,9 +85,6 @@ class Config:
         "`otel` sends spans with OpenTelemetry (extra `otel`), set up by its own variables.",
         ("off", "otel"),
     )
-    repair: bool = _setting(
-        True, "", "Reconciling scans. They only mend; everything works without them, which tests prove."
-    )
     drain_ms: int = _setting(
         10_000,
         "ms",
@@ -105,16 +102,7 @@ class Config:
         30_000, "ms", "A statement that takes longer is given up; the slowest sound one takes some 100 ms."
     )
 
-    # Batches and caches
-    commit_batch: int = _setting(
-        200, "events", "Most events in one commit: beyond 200 it only gets longer, not cheaper."
-    )
-    commits_in_flight: int = _setting(
-        2, "commits", "One is on its way while the next is built; more only lose races."
-    )
-    cached_workflows: int = _setting(
-        20_000, "workflows", "Live workflows kept in memory between two events, some 2 KiB each."
-    )
+    # Scripts
     evaluators: int = _setting(
         2, "processes", "Processes that run scripts (JavaScript, jq): a script never runs in the server."
     )
@@ -135,12 +123,9 @@ class Config:
     max_definition_bytes: int = _setting(
         1 * MIB, "bytes", "Largest definition: some 3,000 tasks; every start may compile it."
     )
-    max_branches: int = _setting(100_000, "branches", "Most branches of one fork: their document is one row.")
     max_batch: int = _setting(
         1_000, "items", "Most items in one call: one commit's worth, with room for others beside it."
     )
-    max_log_line: int = _setting(4_096, "characters", "A longer line of a task's log is cut.")
-    max_streams: int = _setting(10_000, "streams", "Worker streams of one process, some 30 KB each.")
 
     def __post_init__(self) -> None:
         for option in OPTIONS:

@@ -7,12 +7,26 @@ may go through ``Struct``, ``jsonb`` or a double.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
 decode = msgspec.json.Decoder().decode
 encode = msgspec.json.Encoder().encode
+DecodeError = msgspec.DecodeError
+
+Record = msgspec.Struct
+"""Base of a small typed JSON record; `encode` writes one, `reader` reads one."""
+Raw = msgspec.Raw
+"""A member of a `Record` that stays text: spliced in and cut out, never parsed."""
+
+_R = TypeVar("_R", bound=Record)
+
+
+def reader(kind: type[_R]) -> Callable[[bytes], _R]:
+    """A function that reads records of one kind."""
+    return msgspec.json.Decoder(kind).decode
 
 
 class Json:

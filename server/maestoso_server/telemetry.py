@@ -17,7 +17,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -25,6 +32,8 @@ from prometheus_client.registry import Collector
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Read by prometheus_client when it is imported: the folder that all processes of a server share."""
+
+disable_created_metrics()  # a second series for each, which says when it began
 
 # --- logs ---------------------------------------------------------------------------------------
 
@@ -43,6 +52,12 @@ def bound(**facts: Any) -> Iterator[None]:
         _bound.reset(token)
 
 
+def bind(**facts: Any) -> None:
+    """Every further line of this task carries these fields. For a call that streams: its generator may
+    be closed from another context, where `bound` could not take its fields back."""
+    _bound.set({**_bound.get(), **facts})
+
+
 def set_up_logging(level: str, style: str) -> None:
     """Write log lines of `level` and above to stderr, as `text` or `json`. Replaces earlier handlers."""
     handler = logging.StreamHandler(sys.stderr)
@@ -52,6 +67,7 @@ def set_up_logging(level: str, style: str) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("maestoso").setLevel(level.upper())
     logging.getLogger("maestoso_server").setLevel(level.upper())
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)  # an outage is told once, by us
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

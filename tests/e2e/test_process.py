@@ -113,8 +113,7 @@ def test_postgres_that_dies_under_dev_is_started_again(data: str) -> None:
             lambda: any("-D" in p.cmdline() for p in server.family() if p.pid != first.pid),
             "a new postmaster",
         )
-        until(lambda: server.get("/ready")[0] == 200, "ready again")
-        put_definition(server.grpc)
+        until(lambda: accepted(server.grpc), "a definition is stored again")
         assert definition_versions(server.grpc) == [1]
 
 
@@ -261,6 +260,15 @@ def serving(http: str) -> bool:
         return False
 
 
+def accepted(address: str) -> bool:
+    try:
+        put_definition(address)
+    except grpc.RpcError as refused:
+        assert refused.code() is grpc.StatusCode.UNAVAILABLE  # nothing else in an outage
+        return False
+    return True
+
+
 def put_definition(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         metadata_service_pb2_grpc.MetadataServiceStub(channel).PutWorkflowDefinitions(
@@ -276,3 +284,16 @@ def definition_versions(address: str) -> list[int]:
             metadata_service_pb2.ListWorkflowDefinitionsRequest(), timeout=30
         )
     return [definition.version for definition in answer.definitions]
+
+
+def test_a_key_that_was_made_is_taken_and_another_is_not(tmp_path: Path) -> None:
+    from maestoso_server.services.security import read_keys
+
+    made = run("key", "ci", "--principal", "robot", "--actions", "workflow:start,*:read")
+    credential, line = made.stdout.splitlines()
+
+    (kept,) = read_keys(line, "the file")
+    assert credential.startswith("ci.") and kept.key_id == "ci"
+    assert credential.split(".", 1)[1] not in line
+    refused = run("key", "ci", "--principal", "robot", "--actions", "anything")
+    assert refused.returncode == 2 and "anything" in refused.stderr

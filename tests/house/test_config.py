@@ -32,7 +32,7 @@ def test_flag_wins_over_variable_and_variable_over_default() -> None:
 
 def test_environment_tells_a_child_the_very_same_settings() -> None:
     config = Config(
-        database_url="postgresql://x/y?host=%2Ftmp", repair=False, processes=3, tls_cert="a", tls_key="b"
+        database_url="postgresql://x/y?host=%2Ftmp", insecure=True, processes=3, tls_cert="a", tls_key="b"
     )
 
     assert parse(environment=config.environment()) == config
@@ -40,20 +40,20 @@ def test_environment_tells_a_child_the_very_same_settings() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("off", False), ("FALSE", False), ("on", True), ("1", True)])
 def test_switch_is_read_from_a_variable(text: str, value: bool) -> None:
-    assert parse(environment={"MAESTOSO_REPAIR": text}).repair is value
+    assert parse(environment={"MAESTOSO_INSECURE": text}).insecure is value
 
 
 def test_switch_has_a_flag_either_way() -> None:
     made = parser("maestoso serve", "")
 
-    assert parse(made.parse_args(["--no-repair"]), {}).repair is False
+    assert parse(made.parse_args(["--no-statement-cache"]), {}).statement_cache is False
     assert parse(made.parse_args(["--insecure"]), {}).insecure is True
 
 
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"MAESTOSO_REPAIR": "perhaps"}, "MAESTOSO_REPAIR='perhaps': write `on` or `off`"),
+        ({"MAESTOSO_INSECURE": "perhaps"}, "MAESTOSO_INSECURE='perhaps': write `on` or `off`"),
         ({"MAESTOSO_PROCESSES": "two"}, "MAESTOSO_PROCESSES='two': write a whole number of processes"),
         ({"MAESTOSO_PROCESSES": "0"}, "--processes 0: must be at least 1 processes"),
         ({"MAESTOSO_GRPC_ADDRESS": "here"}, "'here' is not an address: write HOST:PORT"),

@@ -156,6 +156,7 @@ class Session:
         self.held: dict[bytes, task_pb2.Assignment] = {}
         self.finished: dict[bytes, task_pb2.TaskResult] = {}
         self._resume_token = b""
+        self._streams = 0
         self._aside: list[task_service_pb2.ConnectResponse] = []
         self._forget_unsent()
 
@@ -171,6 +172,7 @@ class Session:
     def hello(self) -> task_service_pb2.ConnectRequest:
         """The first frame of a new stream: a new session, or the resumption of this one."""
         self.state = State.MOVING if self.state is State.OPEN else State.OPENING
+        self._streams += 1
         return task_service_pb2.ConnectRequest(
             hello=task_service_pb2.Hello(
                 namespace=self.namespace,
@@ -185,6 +187,7 @@ class Session:
                 held=[*self.held, *self.finished],
                 sdk=self.sdk,
                 labels=self.labels,
+                stream_number=self._streams,
             )
         )
 
@@ -224,12 +227,14 @@ class Session:
             self._aside.append(frame)
             return []
         if kind == "tasks":
+            self._accepted(frame.tasks.accepted)
             return self._assigned(frame.tasks.tasks)
         if kind == "ping":
             pong = task_service_pb2.Pong(number=frame.ping.number)
             self._urgent.append(task_service_pb2.ConnectRequest(pong=pong))
             return []
         if kind == "acks":
+            self._accepted(frame.acks.accepted)
             return self._acknowledged(frame.acks.acks, now)
         if kind == "cancels":
             return self._cancelled(frame.cancels.cancels)
@@ -280,6 +285,10 @@ class Session:
             self._send_drain("")
         opened: list[Event] = [Opened(welcome)]
         return [*opened, Revoked(revoked)] if revoked else opened
+
+    def _accepted(self, tokens: Iterable[bytes]) -> None:
+        for token in tokens:
+            self.finished.pop(token, None)
 
     def _acknowledged(self, acks: Iterable[task_pb2.ResultAck], now: float) -> list[Event]:
         events: list[Event] = []

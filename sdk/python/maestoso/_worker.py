@@ -368,9 +368,10 @@ class Pool:
         return self._worker.call(address)
 
     def candidates(self, link: Link) -> Sequence[str]:
-        """Home first. Elsewhere only with something to save, or where no other link is open."""
+        """Home first. Elsewhere only with a session to resume, or where no other link is open: the lost
+        node may have sent tasks that were never read, and only a resume tells the others so."""
         addresses = [link.home]
-        if not link.session.idle or not any(other.open for other in self.links if other is not link):
+        if link.session.session_id or not any(other.open for other in self.links if other is not link):
             addresses.extend(self._worker.addresses)
         return list(dict.fromkeys(addresses))
 

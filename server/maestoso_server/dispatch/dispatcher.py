@@ -41,6 +41,7 @@ from . import reports
 from .assignments import of_placed, of_taken
 from .deliveries import Deliveries, Delivery, State
 from .matching import Matching, Ring, Room
+from .meanwhile import Meanwhile
 from .session import (
     CancelAnswered,
     HandedBack,
@@ -84,6 +85,14 @@ class Outside(Protocol):
         """Rows of these nodes are marked ended."""
         ...
 
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        """A message waits for a workflow that the node `epoch` drains."""
+        ...
+
+    def answers_wait_at(self, epoch: int) -> None:
+        """A command of the node `epoch` was answered."""
+        ...
+
     def deadline(self, due_ms: int) -> None:
         """A deadline at this time was committed."""
         ...
@@ -101,6 +110,8 @@ class TakeRequest:
     rooms: list[Room]
     limited: bool
     after: Watermark | None
+    watch: int
+    """See `meanwhile`."""
 
     @property
     def sessions(self) -> list[str]:
@@ -142,22 +153,26 @@ class Dispatcher:
         self.owed = Owed()
         self.ticks = Ticks()
         self.degraded = False
+        self.epoch = 0
+        """The node's epoch under which what is remembered here is owned. Behind the node's own while it
+        rejoins: until then a row that a statement does not find may still be this node's."""
         self.dropped_log_lines = 0
         self.owes: Callable[[], None] = _nobody
         """Called when there is something new in `owed` or a take to make."""
         self.on_waiting: Callable[[str, str], None] = _ignore_queue
         """Told of every queue in which rows wait: the pollers' ear."""
+        self.on_redelivered: Callable[[str, int], None] = _ignore_count
+        """Told of tasks that go out again, with the cause (`unread`, `lost`, `handed_back`) and how many."""
         self._clock = clock
         self._outside = outside
         self._max_payload_bytes = max_payload_bytes
         self._sessions: dict[str, Session] = {}
         self._former: dict[str, Room] = {}
-        """Rooms of superseded streams in which tasks are about to be born. They were reserved before the
-        session was resumed, so the resume may have given them to others already: they go back."""
+        """By session: slots of tasks about to be born that were reserved before the session was resumed.
+        The resume may have given these tasks to others already: they go back."""
         self._takes_due: deque[Ring] = deque()
-        self._takes_under_way = 0
-        self._ended_meanwhile: set[tuple[str, int]] = set()
-        """Tasks that ended while a take was under way: it may bring them all the same."""
+        self.meanwhile = Meanwhile()
+        """Tasks (workflow id, seq) and deliveries (tokens) that are over."""
 
     # -- sessions ----------------------------------------------------------------------------------
 
@@ -168,13 +183,16 @@ class Dispatcher:
     def open_sessions(self) -> list[Session]:
         return [session for session in self._sessions.values() if not session.ended]
 
+    def open_session_ids(self) -> set[str]:
+        """Those whose stream is open here."""
+        return {session.session_id for session in self._sessions.values() if not session.ended}
+
     def open(self, session: Session) -> None:
         """A stream opened. An older one of the same session gives way."""
         older = self._sessions.get(session.session_id)
         if older is not None:
             self.supersede(older)
-            if older.room.births:
-                self._former[session.session_id] = older.room
+            self._doubt_births(older)
             session.room.births_shut = session.session_id in self._former
         self._sessions[session.session_id] = session
         for ring in self.matching.enter(session.room):
@@ -200,6 +218,7 @@ class Dispatcher:
         if session is None:
             return
         self._supersede(session)
+        self._doubt_births(session)
         for delivery in list(session.room.held.values()):
             session.release(delivery)
             self._over(delivery)
@@ -218,14 +237,39 @@ class Dispatcher:
         """Sessions kept here whose stream has ended."""
         return [session.session_id for session in self._sessions.values() if session.ended]
 
+    def _doubt_births(self, session: Session) -> None:
+        """A resume may have found rows of these births, and given them away, before we hear of them."""
+        if session.room.births:
+            self._former[session.session_id] = session.room.part_births()
+            session.room.births_shut = True
+
     def is_last(self, session: Session) -> bool:
         """No newer stream carries this session."""
         return self._sessions.get(session.session_id) is session
 
     def supersede(self, session: Session) -> None:
         """A newer stream is about to take the session over: what was not written goes back unharmed."""
+        session.superseded = True
         self._supersede(session)
         self._return_all(session.take_unwritten())
+
+    def not_superseded(self, session: Session) -> None:
+        """The newer stream could not have it after all."""
+        if self.is_last(session):
+            session.superseded = False
+            self.owed.detached.append(session)
+            self.owes()
+
+    def detachable(self) -> list[Session]:
+        """Take those whose stream has ended, and that no newer one has."""
+        ended, self.owed.detached = self.owed.detached, []
+        return [session for session in ended if self.is_last(session) and not session.superseded]
+
+    def not_detached(self, sessions: Iterable[Session]) -> None:
+        """The database says that these are another node's, or were resumed."""
+        for session in sessions:
+            if self.is_last(session) and not session.superseded:
+                self.forget(session.session_id)
 
     def _supersede(self, session: Session) -> None:
         message = "a newer stream took the session over"
@@ -234,12 +278,17 @@ class Dispatcher:
             session.ended = True
             self.matching.leave(session.room)
 
-    def resume(self, session: Session, resumed: Resumed) -> None:
-        """Transition 9 was committed: `session` (not open yet) holds what was kept."""
+    def resume(self, session: Session, resumed: Resumed, watch: int) -> None:
+        """Transition 9 was committed: `session` (not open yet) holds what was kept. `watch`: of
+        `meanwhile`, begun before. Raises Aborted where a later stream was quicker."""
         now_ms = self._clock.now_ms()
         older = self._sessions.get(session.session_id)
+        if older is not None and max(older.connected_at_ms) > max(session.connected_at_ms):
+            raise Aborted(Reason.SESSION_SUPERSEDED, "a later stream of the session was quicker")
         left = dict(older.room.held) if older is not None else {}
         for row in resumed.kept:
+            if self._ended_since(watch, row):
+                continue
             delivery = self._kept(session, row, now_ms)
             if left.pop(delivery.token, None) is not None and older is not None:
                 older.release(delivery)
@@ -250,6 +299,7 @@ class Dispatcher:
             self._over(delivery)
         for namespace, queue in resumed.waiting:
             self._rows_wait(namespace, queue)
+        self.on_redelivered("unread", resumed.redelivered)
         if resumed.lost:
             self._outside.deadline(now_ms)
 
@@ -286,15 +336,40 @@ class Dispatcher:
             held.setdefault(delivery.session_id, []).append(delivery)
         return held
 
-    def rejoined(self, session: Session, held: Iterable[Delivery], resumed: Resumed) -> None:
+    def rejoined(self, session: Session, held: Iterable[Delivery], resumed: Resumed, watch: int) -> None:
         """Transition 12 was committed: what is not the session's any more is cancelled, what this node
-        did not know of is sent."""
+        did not know of is sent. `watch`: of `meanwhile`, begun before `held` was put together."""
+        self._doubt_births(session)
         kept = {(row.workflow_id, row.seq, row.delivery) for row in resumed.kept}
         self.lost(item for item in held if (item.workflow_id, item.seq, item.delivery) not in kept)
         for row in resumed.unsent:
-            self._send(row, session)
+            if not self._ended_since(watch, row):
+                self._send(row, session)
         for namespace, queue in resumed.waiting:
             self._rows_wait(namespace, queue)
+
+    def knows(self, workflow_id: str, seq: int, delivery: int) -> bool:
+        """Whether this node remembers the delivery."""
+        known = self.deliveries.find(workflow_id, seq)
+        return known is not None and known.delivery == delivery
+
+    def can_adopt(self, session_id: str) -> bool:
+        """Whether the session's stream is open here and takes tasks."""
+        session = self._sessions.get(session_id)
+        return session is not None and not session.ended and session.room.open
+
+    def adopt(self, rows: Iterable[Taken]) -> None:
+        """Rows that the old node of a session has passed on after its resume. Its worker may hold them
+        or not, so they are sent under the same delivery, whatever the capacity, and never go back."""
+        for row in rows:
+            session = self._sessions.get(row.session_id or "")
+            if session is None or not self.can_adopt(session.session_id):
+                continue
+            if not self.knows(row.workflow_id, row.seq, row.delivery):
+                delivery = _of_row(row, session)
+                delivery.assignment = of_taken(row)
+                self.deliveries.add(delivery)
+                session.assign(delivery)
 
     # -- frames and time ---------------------------------------------------------------------------
 
@@ -358,7 +433,8 @@ class Dispatcher:
         self._arm(session)
 
     def _arm(self, session: Session) -> None:
-        self.ticks.arm(session, session.next_tick_ms())
+        if session.closing is None:  # time changes nothing any more for one that is being closed
+            self.ticks.arm(session, session.next_tick_ms())
 
     def _read(self, session: Session, event: Read, now_ms: int) -> None:
         self.owed.reads.extend(event.deliveries)
@@ -458,6 +534,9 @@ class Dispatcher:
         if delivery is not None:
             workflow_id, seq, number = delivery.workflow_id, delivery.seq, delivery.delivery
             started_ms = delivery.started_ms or delivery.sent_ms
+            ring = self.matching.ring(delivery.namespace, delivery.queue)
+            if ring is not None and delivery.sent_ms:
+                ring.ended(now_ms - delivery.sent_ms)
         else:
             known = read_token(result.token)
             if known is None:
@@ -555,6 +634,7 @@ class Dispatcher:
     def _over(self, delivery: Delivery) -> None:
         delivery.state = State.OVER
         delivery.assignment = None
+        self.meanwhile.note(delivery.token)
         self.deliveries.drop(delivery)
 
     # -- Placement ---------------------------------------------------------------------------------
@@ -593,7 +673,7 @@ class Dispatcher:
             birth = item.birth
             room = self._settle(item.session_id, birth.size)
             known = self.deliveries.find(item.header.id, birth.seq)
-            if known is not None and known.delivery == item.delivery:
+            if known is not None and known.delivery >= item.delivery:
                 continue  # a new epoch found it first
             session = self._sessions.get(item.session_id)
             delivery = Delivery(
@@ -619,19 +699,24 @@ class Dispatcher:
 
     def waiting(self, namespace: str, births: Sequence[QueueBirth]) -> None:
         now_ms = self._clock.now_ms()
-        for queue in {birth.queue for birth in births if birth.due_ms <= now_ms}:
+        for queue in dict.fromkeys(birth.queue for birth in births if birth.due_ms <= now_ms):
             self._rows_wait(namespace, queue)
 
     def ended(self, workflow_id: str, seqs: Iterable[int]) -> None:
         for seq in seqs:
-            if self._takes_under_way:
-                self._ended_meanwhile.add((workflow_id, seq))
+            self.meanwhile.note((workflow_id, seq))
             delivery = self.deliveries.find(workflow_id, seq)
             if delivery is not None:
                 self._end(delivery, wire.CANCEL_REASON_WORKFLOW_ENDED)
 
     def ended_elsewhere(self, owner_epochs: Iterable[int]) -> None:
         self._outside.ended_elsewhere(owner_epochs)
+
+    def messages_wait_at(self, epoch: int, workflow_id: str) -> None:
+        self._outside.messages_wait_at(epoch, workflow_id)
+
+    def answers_wait_at(self, epoch: int) -> None:
+        self._outside.answers_wait_at(epoch)
 
     def deadline(self, due_ms: int) -> None:
         self._outside.deadline(due_ms)
@@ -671,7 +756,7 @@ class Dispatcher:
         ring = self.matching.waiting(namespace, queue)
         if ring is not None:
             self._take(ring)
-        if ring is None or not ring.rooms:
+        if ring is None or not ring.has_room():
             self._outside.rows_wait(namespace, queue)
         self.on_waiting(namespace, queue)
 
@@ -704,49 +789,53 @@ class Dispatcher:
             ring = self._takes_due.popleft()
             takes = ring.takes
             takes.due = False
-            rooms = self.matching.slots(ring, TAKE_MOST) if ring.backlog else []
+            if not ring.backlog or takes.limited_out:
+                continue
+            rooms = self.matching.slots(ring, TAKE_MOST)
             if not rooms:
                 continue
             takes.under_way = True
             takes.told = False
-            self._takes_under_way += 1
-            fresh = now_ms - takes.after_ms < WATERMARK_MS
-            return TakeRequest(ring, rooms, takes.limited, takes.after if fresh else None)
+            after = takes.after if now_ms - takes.after_ms < WATERMARK_MS else None
+            return TakeRequest(ring, rooms, takes.limited, after, self.meanwhile.begin())
         return None
 
     def took(self, request: TakeRequest, take: Take) -> None:
         """A take was committed: send what it brought."""
-        now_ms = self._clock.now_ms()
-        ended = self._take_over(request)
+        self._came_back(request)
         for row, room in zip(take.rows, request.rooms, strict=False):
             assert row.session_id == room.session_id, "the i-th row is the i-th slot's"
-            if (row.workflow_id, row.seq) in ended:
-                room.unreserve(0)
-            else:
-                self._hold(row, room)
+            room.unreserve(0)
+            if not self._ended_since(request.watch, row):
+                # Where the session was resumed since, the resume may have given the row to others.
+                session = self._sessions.get(room.session_id)
+                self._send(row, session if session is not None and session.room is room else None)
+        self.meanwhile.end(request.watch)
         self._unreserve(request.rooms[len(take.rows) :])
-        self._judge(request, take, now_ms)
+        self._judge(request, take, self._clock.now_ms())
 
     def take_failed(self, request: TakeRequest, *, unknown: bool) -> None:
         """A take did not happen: its rows are found by the next pulse. With `unknown` it may have: then
         they are this node's and it does not know them, which a new epoch mends."""
-        self._take_over(request)
+        self._came_back(request)
+        self.meanwhile.end(request.watch)
         self._unreserve(request.rooms)
         if unknown:
             self._outside.outcome_unknown()
 
-    def _take_over(self, request: TakeRequest) -> set[tuple[str, int]]:
-        """The take has come back: what ended meanwhile."""
+    def _came_back(self, request: TakeRequest) -> None:
         takes = request.ring.takes
         takes.under_way = False
         if takes.due:
             self._takes_due.append(request.ring)
             self.owes()
-        ended = self._ended_meanwhile
-        self._takes_under_way -= 1
-        if not self._takes_under_way:
-            self._ended_meanwhile = set()
-        return ended
+
+    def _ended_since(self, watch: int, row: Taken | KeptRow) -> bool:
+        """Whether the row of this answer has ended since, or its delivery has."""
+        ended_since = self.meanwhile.ended_since
+        return ended_since(watch, (row.workflow_id, row.seq)) or ended_since(
+            watch, make_token(row.workflow_id, row.seq, row.delivery)
+        )
 
     def _judge(self, request: TakeRequest, take: Take, now_ms: int) -> None:
         """Whether more waits than was taken. A short answer to a take after a watermark proves nothing."""
@@ -762,32 +851,11 @@ class Dispatcher:
         else:
             self._take(ring)
 
-    def _hold(self, row: Taken, room: Room) -> None:
-        """A row was taken for a slot of `room`. Where the session was resumed since, the resume may have
-        given the row to others already."""
-        room.unreserve(0)
-        session = self._sessions.get(room.session_id)
-        self._send(row, session if session is not None and session.room is room else None)
-
     def _send(self, row: Taken, session: Session | None) -> None:
         """Hand a row that is the session's to its stream; back to the queue where it takes nothing."""
-        known = self.deliveries.find(row.workflow_id, row.seq)
-        if known is not None and known.delivery == row.delivery:
+        if self.knows(row.workflow_id, row.seq, row.delivery):
             return  # a new epoch found it first
-        delivery = Delivery(
-            token=make_token(row.workflow_id, row.seq, row.delivery),
-            workflow_id=row.workflow_id,
-            seq=row.seq,
-            delivery=row.delivery,
-            namespace=row.namespace,
-            queue=row.queue,
-            task_type=row.task_type,
-            size=row.size,
-            limit=row.limit,
-            session_id=row.session_id or "",
-            worker_id=session.worker_id if session is not None else "",
-            due_ms=row.due_ms,
-        )
+        delivery = _of_row(row, session)
         self.deliveries.add(delivery)
         if session is None or not session.room.open:
             self._return(delivery, 0)
@@ -834,14 +902,24 @@ class Dispatcher:
 
     def returned(self, deliveries: Iterable[tuple[Delivery, int]]) -> None:
         """Transition 7 was committed for these, each with the time it was given."""
-        queues: set[tuple[str, str]] = set()
+        queues: dict[tuple[str, str], None] = {}
+        count = 0
         for delivery, due_ms in deliveries:
             if delivery.state is not State.OVER:
+                count += 1
                 self._over(delivery)
                 if not due_ms:
-                    queues.add((delivery.namespace, delivery.queue))
+                    queues[delivery.namespace, delivery.queue] = None
+        self.on_redelivered("handed_back", count)
         for namespace, queue in queues:
             self._rows_wait(namespace, queue)
+
+    def not_found(self, deliveries: Iterable[Delivery], epoch: int) -> list[Delivery]:
+        """Statements under `epoch` did not find the rows of these. Returns those to be looked for again."""
+        if epoch != self.epoch:
+            return [delivery for delivery in deliveries if delivery.state is not State.OVER]
+        self.lost(deliveries)
+        return []
 
     def lost(self, deliveries: Iterable[Delivery]) -> None:
         """Rows of these are this node's no more. One whose result is under way learns it by that."""
@@ -850,7 +928,28 @@ class Dispatcher:
                 self._end(delivery, wire.CANCEL_REASON_SUPERSEDED)
 
 
+def _of_row(row: Taken, session: Session | None) -> Delivery:
+    return Delivery(
+        token=make_token(row.workflow_id, row.seq, row.delivery),
+        workflow_id=row.workflow_id,
+        seq=row.seq,
+        delivery=row.delivery,
+        namespace=row.namespace,
+        queue=row.queue,
+        task_type=row.task_type,
+        size=row.size,
+        limit=row.limit,
+        session_id=row.session_id or "",
+        worker_id=session.worker_id if session is not None else "",
+        due_ms=row.due_ms,
+    )
+
+
 def _nobody() -> None:
+    return
+
+
+def _ignore_count(cause: str, count: int) -> None:
     return
 
 

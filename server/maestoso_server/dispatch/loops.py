@@ -39,6 +39,8 @@ TAKES_AT_ONCE = 4
 WRITE_BEHIND_MS = 50
 REFRESH_MS = 3_000
 """How often the demand is repeated."""
+BUSY_MS = 1
+"""Pause where rows were held by a save."""
 RETRY_MS = 200
 """Pause after a statement that did not reach the database."""
 LINES_MOST = 5_000
@@ -184,54 +186,51 @@ class Loops:
         owed = self._owed
         while owed.hand_backs:
             taken, owed.hand_backs = owed.hand_backs, {}
-            items = [
-                (delivery, due_ms) for delivery, due_ms in taken.items() if delivery.state is not State.OVER
-            ]
+            items = {d: due_ms for d, due_ms in taken.items() if d.state is not State.OVER}
             if not items:
                 continue
+            epoch = self._epoch()
             try:
-                touched = await self._hand_back(items)
+                touched = await self._hand_back(items, epoch)
             except BaseException:
                 owed.hand_backs = {**taken, **owed.hand_backs}
                 raise
-            self._dispatcher.returned(item for item in items if _key(item[0]) in touched.done)
-            self._dispatcher.lost(delivery for delivery, _ in items if _gone(delivery, touched))
-            busy = {delivery: due_ms for delivery, due_ms in items if _key(delivery) in touched.busy}
-            if busy:
-                owed.hand_backs = {**busy, **owed.hand_backs}
-                await self._clock.sleep_until(self._clock.now_ms() + 1)
+            self._dispatcher.returned((d, due_ms) for d, due_ms in items.items() if _key(d) in touched.done)
+            again = [d for d in items if _key(d) in touched.busy]
+            again += self._dispatcher.not_found([d for d in items if _gone(d, touched)], epoch)
+            if again:
+                owed.hand_backs = {**{d: items[d] for d in again}, **owed.hand_backs}
+                await self._clock.sleep_until(self._clock.now_ms() + BUSY_MS)
 
-    async def _hand_back(self, items: list[tuple[Delivery, int]]) -> rows.Touched:
+    async def _hand_back(self, items: dict[Delivery, int], epoch: int) -> rows.Touched:
         async with self._database.acquire() as conn:
             return await rows.hand_back(
                 conn,
-                epoch=self._epoch(),
+                epoch=epoch,
                 items=[
-                    rows.HandBack(delivery.workflow_id, delivery.seq, delivery.delivery, due_ms)
-                    for delivery, due_ms in items
+                    rows.HandBack(d.workflow_id, d.seq, d.delivery, due_ms) for d, due_ms in items.items()
                 ],
                 now_ms=self._clock.now_ms(),
             )
 
     async def detach(self) -> None:
         """Transition 8: sessions whose stream has ended begin to expire."""
-        owed = self._owed
-        if not owed.detached:
-            return
-        ended, owed.detached = owed.detached, []
-        ids = [session.session_id for session in ended if self._dispatcher.is_last(session)]
-        if not ids:
+        ended = self._dispatcher.detachable()
+        if not ended:
             return
         try:
             async with self._database.acquire() as conn:
                 mine = await sessions.detach(
-                    conn, epoch=self._epoch(), session_ids=ids, now_ms=self._clock.now_ms()
+                    conn,
+                    epoch=self._epoch(),
+                    session_ids=[session.session_id for session in ended],
+                    connected_ms=[max(session.connected_at_ms) for session in ended],
+                    now_ms=self._clock.now_ms(),
                 )
         except BaseException:
-            owed.detached = ended + owed.detached
+            self._owed.detached[:0] = ended
             raise
-        for session_id in set(ids) - mine:
-            self._dispatcher.forget(session_id)
+        self._dispatcher.not_detached(session for session in ended if session.session_id not in mine)
 
     async def resolve(self) -> None:
         """Transition 14, on streams."""
@@ -291,27 +290,21 @@ class Loops:
         items = [delivery for delivery in taken if delivery.state is State.READ]
         if not items:
             return
+        epoch = self._epoch()
         try:
             async with self._database.acquire() as conn:
                 touched = await rows.mark_read(
                     conn,
-                    epoch=self._epoch(),
+                    epoch=epoch,
                     reads=[
-                        rows.Read(
-                            delivery.workflow_id,
-                            delivery.seq,
-                            delivery.delivery,
-                            delivery.started_ms,
-                            delivery.worker_id,
-                        )
-                        for delivery in items
+                        rows.Read(d.workflow_id, d.seq, d.delivery, d.started_ms, d.worker_id) for d in items
                     ],
                 )
         except BaseException:
             owed.reads = items + owed.reads
             raise
-        self._dispatcher.lost(delivery for delivery in items if _gone(delivery, touched))
-        owed.reads.extend(delivery for delivery in items if _key(delivery) in touched.busy)
+        owed.reads += [d for d in items if _key(d) in touched.busy]
+        owed.reads += self._dispatcher.not_found([d for d in items if _gone(d, touched)], epoch)
         self._wake()
 
     async def progress(self) -> None:

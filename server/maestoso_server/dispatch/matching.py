@@ -22,6 +22,13 @@ MAX_TRIES = 4
 """How many sessions with too few bytes left a reservation meets before it gives up."""
 
 
+STINT_MS = 50
+"""Tasks that a session ends within this time are given to it several at once: one message instead of
+many. Longer ones are spread one by one, since each waits for the one before it at the same worker."""
+STINT_MAX = 16
+"""Tasks given to one session in a row at most."""
+
+
 class Room:
     """What one session holds, and how much more it takes.
 
@@ -105,6 +112,16 @@ class Room:
         self.reserved -= 1
         self.reserved_bytes -= size
 
+    def part_births(self) -> Room:
+        """Give the slots of tasks about to be born to a room of the past; returns that."""
+        past = Room(self.session_id, self.namespace, {})
+        past.open = False
+        past.births = past.reserved = self.births
+        past.reserved_bytes = self.reserved_bytes  # slots for takes have no size
+        self.reserved -= self.births
+        self.births = self.reserved_bytes = 0
+        return past
+
     def hold(self, delivery: Delivery) -> None:
         """Count a delivery; no reservation is asked for (a worker resumes with what it holds)."""
         assert delivery.token not in self._held
@@ -141,7 +158,18 @@ class Takes:
 class Ring:
     """The sessions that take from one queue; those with room in the order of their turns."""
 
-    __slots__ = ("backlog", "members", "namespace", "queue", "rooms", "takes", "task_type")
+    __slots__ = (
+        "_given",
+        "_held_ms",
+        "_stint",
+        "backlog",
+        "members",
+        "namespace",
+        "queue",
+        "rooms",
+        "takes",
+        "task_type",
+    )
 
     def __init__(self, namespace: str, queue: str, task_type: str) -> None:
         self.namespace = namespace
@@ -152,6 +180,28 @@ class Ring:
         self.takes = Takes()
         self.members = 0
         self.rooms: OrderedDict[Room, None] = OrderedDict()
+        self._held_ms = float(STINT_MS)
+        self._stint = 1
+        self._given = 0
+
+    def ended(self, held_ms: int) -> None:
+        """A task of this queue was held for so long: how many one session gets in a row follows."""
+        self._held_ms += (held_ms - self._held_ms) / 16
+        self._stint = min(STINT_MAX, round(STINT_MS / max(self._held_ms, 1.0))) or 1
+
+    def has_room(self) -> bool:
+        """Whether any session has room. Drops those met without."""
+        rooms = self.rooms
+        while rooms:
+            room = next(iter(rooms))
+            if room.free > 0:
+                return True
+            self._drop(room)
+        return False
+
+    def _drop(self, room: Room) -> None:
+        del self.rooms[room]
+        room._dropped_from.append(self)
 
     def reserve(self, size: int, *, birth: bool = False) -> Room | None:
         """Reserve a slot at the session whose turn it is; None where nobody has room."""
@@ -160,10 +210,13 @@ class Ring:
         while rooms and tries:
             room = next(iter(rooms))
             if room.free <= 0:
-                del rooms[room]
-                room._dropped_from.append(self)
+                self._drop(room)
+                self._given = 0
                 continue
-            rooms.move_to_end(room)
+            self._given += 1
+            if self._given >= self._stint or not room.fits(size):
+                rooms.move_to_end(room)
+                self._given = 0
             if room.fits(size) and not (birth and room.births_shut):
                 room.reserve(size)
                 room.births += birth
@@ -247,6 +300,10 @@ class Matching:
         """Slots of a queue right now. O(sessions with room): for people and metrics."""
         ring = self._rings.get((namespace, queue))
         return sum(room.free for room in ring.rooms) if ring else 0
+
+    def with_room(self) -> set[tuple[str, str]]:
+        """(namespace, queue) of those that would take a task now. O(queues), for the beat."""
+        return {key for key, ring in self._rings.items() if ring.rooms}
 
     def waiting(self, namespace: str, queue: str) -> Ring | None:
         """Rows wait in this queue: returns its ring, if it has one. Where that has `rooms`, a take must

@@ -50,6 +50,12 @@ class _Line:
     told: bool = False
     """Rows may be there since the last take began."""
     server: asyncio.Task[None] | None = None
+    turn: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the take under way is over; the next one has another."""
+
+    def turn_over(self) -> None:
+        self.turn.set()
+        self.turn = asyncio.Event()
 
 
 class Polling:
@@ -133,15 +139,9 @@ class Polling:
 
     async def _until_served(self, poller: _Poller, lines: list[_Line]) -> None:
         """A poll whose time is over is still answered by takes under way: its rows may be among them."""
-        servers = [line.server for line in lines if line.server is not None]
-        if servers and not poller.done.is_set():
-            answered = asyncio.ensure_future(poller.done.wait())
-            quiet = asyncio.gather(*(asyncio.shield(server) for server in servers), return_exceptions=True)
-            try:
-                await asyncio.wait([answered, quiet], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                answered.cancel()
-                quiet.cancel()
+        for line in lines:
+            while line.server is not None and not poller.done.is_set():
+                await line.turn.wait()
 
     async def _serve(self, line: _Line) -> None:
         """Take for one poller after the other until the queue is empty or nobody polls any more."""
@@ -150,8 +150,10 @@ class Polling:
                 line.told = False
                 if await self._take_for(line, poller):
                     line.told = True
+                line.turn_over()
         finally:
             line.server = None
+            line.turn_over()
             if not line.pollers:
                 self._lines.pop((line.namespace, line.queue), None)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from maestoso.error.v1.error_pb2 import Error
 from maestoso.task.v1 import task_service_pb2 as wire
-from maestoso.task.v1.task_pb2 import Capacity, ResultOutcome, TaskResult
+from maestoso.task.v1.task_pb2 import RESULT_OUTCOME_ACCEPTED, Capacity, ResultOutcome, TaskResult
 
 from ..errors import InvalidArgument, MaestosoError, Reason, ResourceExhausted, Unavailable
 from ..ids import TOKEN_BYTES
@@ -119,32 +119,41 @@ class Session:
         queues: Mapping[str, str],
         now_ms: int,
         resume_token_hash: bytes = b"",
+        stream_number: int = 0,
     ):
         """`queues` are those offered: queue -> task type."""
         self.session_id = session_id
         self.namespace = namespace
         self.worker_id = worker_id
         self.resume_token_hash = resume_token_hash
+        self.stream_number = stream_number
+        """The worker's count of the session's streams; 0 = it does not count."""
         self.room = Room(session_id, namespace, queues)
         self.ended = False
         """The stream is over, or belongs to a newer one: nothing comes or goes any more."""
+        self.superseded = False
+        """A newer stream is taking the session over, or has: what becomes of it is that one's business."""
         self.closing: MaestosoError | None = None
         """Set: write what is left of the control lane, then end the stream."""
         self.wake: Callable[[], None] = _nobody
         """Called when there is something to write; set by whoever writes."""
+        self.on_written: Callable[[Sequence[Delivery], int], None] = _ignore_deliveries
+        """Told of each batch of tasks and the time at which it is written; set by whoever measures."""
         self.on_auth_refresh: Callable[[str], None] = _ignore
         """Called with a fresh credential; set by whoever judges it."""
         self.connected_ms = now_ms
+        self.connected_at_ms = [now_ms]
+        """What `connected_ms` of its row may be, unless the session was resumed by another stream."""
         self.frames_received = 1
         self.unknown_frames = 0
         self.dropped_lines = 0
-        self.tasks_written = 0
         self.blocked = False
         self.draining = False
         """The worker drains, an operator drains it, or it is to move away."""
         self._proof = Proof()
         self._control: deque[wire.ConnectResponse] = deque()
         self._acks: wire.ConnectResponse | None = None
+        self._accepted: list[bytes] = []
         self._cancels: wire.ConnectResponse | None = None
         self._pending: deque[Delivery] = deque()
         self._bad_frames: deque[int] = deque()
@@ -317,6 +326,10 @@ class Session:
         self, token: bytes, outcome: ResultOutcome.ValueType, error: Error | None = None, task_id: str = ""
     ) -> None:
         """Answer one item of a report."""
+        if outcome == RESULT_OUTCOME_ACCEPTED and token:
+            self._accepted.append(token)
+            self.wake()
+            return
         frame = self._acks
         if frame is None or len(frame.acks.acks) >= ACKS_PER_FRAME:
             frame = self._acks = wire.ConnectResponse()
@@ -448,6 +461,8 @@ class Session:
         self._control.clear()
         if not (self.blocked or self.closing):
             self._write_batches(now_ms, out)
+        if self._accepted:
+            self._write_accepted(out)
         if self._proof.ping_wanted and self.closing is None:
             out.append(wire.ConnectResponse(ping=wire.Ping(number=self._proof.wrote_ping())))
         if out:
@@ -465,10 +480,20 @@ class Session:
                     self._proof.want_ping(now_ms)
                 return
             number = self._proof.wrote_batch(deliveries, size, now_ms)
-            self.tasks_written += len(deliveries)
+            self.on_written(deliveries, now_ms)
             frame = wire.ConnectResponse()
             frame.tasks.tasks.extend(_written(deliveries, number, now_ms))
             out.append(frame)
+
+    def _write_accepted(self, out: list[wire.ConnectResponse]) -> None:
+        """Acceptances ride with the first tasks that leave now; alone they are a frame of their own."""
+        for frame in out:
+            if frame.WhichOneof("frame") == "tasks":
+                frame.tasks.accepted.extend(self._accepted)
+                break
+        else:
+            out.insert(0, wire.ConnectResponse(acks=wire.ResultAcks(accepted=self._accepted)))
+        self._accepted = []
 
     def _cut(self) -> tuple[list[Delivery], int]:
         """The next batch: taken from what waits, without what was released meanwhile."""
@@ -519,6 +544,10 @@ def _nobody() -> None:
 
 
 def _ignore(authorization: str) -> None:
+    return
+
+
+def _ignore_deliveries(deliveries: Sequence[Delivery], now_ms: int) -> None:
     return
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,7 +22,7 @@ from ..errors import InvalidArgument, MaestosoError, Reason, Violation
 from ..ids import canonical, make_token, read_token, session_id
 from ..store import sessions
 from ..store.database import Database
-from ..store.nodes import SESSION_TTL_MS
+from ..store.nodes import TIME_TO_LIVE_MS
 from .deliveries import Delivery
 from .demand import Demand
 from .dispatcher import Dispatcher
@@ -51,10 +52,12 @@ class Streams:
         demand: Demand,
         epoch: Callable[[], int],
         addresses: Callable[[], Sequence[str]],
+        moved: Callable[[str], None],
         max_message_bytes: int,
         max_payload_bytes: int,
     ) -> None:
-        """`addresses`: of the live nodes, this one first."""
+        """`addresses`: of the live nodes, this one first. `moved` is told the id of each session that may
+        have been another node's until now."""
         self._dispatcher = dispatcher
         self._loops = loops
         self._database = database
@@ -62,6 +65,7 @@ class Streams:
         self._demand = demand
         self._epoch = epoch
         self._addresses = addresses
+        self._moved = moved
         self._max_message_bytes = max_message_bytes
         self._max_payload_bytes = max_payload_bytes
 
@@ -77,6 +81,8 @@ class Streams:
             session = await self._resume(hello, namespace, queues, welcome)
         if session is None:
             session = await self._begin(hello, namespace, queues, principal, welcome)
+        if not self._dispatcher.epoch:
+            self._dispatcher.epoch = self._epoch()
         session.room.declare(hello.capacity.tasks, hello.capacity.bytes or DEFAULT_BYTES)
         session.welcome(welcome)
         self._dispatcher.open(session)
@@ -124,23 +130,21 @@ class Streams:
         if older is not None:
             if not hmac.compare_digest(older.resume_token_hash, session.resume_token_hash):
                 return None
+            if hello.stream_number and hello.stream_number <= older.stream_number:
+                return None  # overtaken on its way: its worker has left that stream long ago
             self._dispatcher.supersede(older)
-            await self._loops.hand_back()
-        held = {token: place for token in hello.held if (place := read_token(token)) is not None}
-        async with self._database.acquire() as conn:
-            resumed = await sessions.resume(
-                conn,
-                epoch=self._epoch(),
-                session_id=known,
-                namespace=namespace,
-                resume_token_hash=session.resume_token_hash,
-                held=[sessions.Held(*place) for place in held.values()],
-                now_ms=self._clock.now_ms(),
-            )
+        try:
+            resumed = await self._resume_row(hello, session)
+        except BaseException:
+            if older is not None:
+                self._dispatcher.not_superseded(older)
+            raise
         if resumed is None:
-            self._dispatcher.forget(known)
+            if older is not None and self._dispatcher.is_last(older):
+                self._dispatcher.forget(known)
             return None
-        self._dispatcher.resume(session, resumed)
+        if older is None:
+            self._moved(known)
         kept = {make_token(row.workflow_id, row.seq, row.delivery) for row in resumed.kept}
         welcome.session_id, welcome.resume_token = known, hello.resume_token
         welcome.resumed = True
@@ -149,14 +153,42 @@ class Streams:
         welcome.redelivered = resumed.redelivered
         return session
 
+    async def _resume_row(self, hello: wire.Hello, session: Session) -> sessions.Resumed | None:
+        """Resume in the database, then in memory."""
+        await self._loops.hand_back()  # what the older stream had not written is not unread, but unsent
+        held = {token: place for token in hello.held if (place := read_token(token)) is not None}
+        with self._watch() as watch:
+            async with self._database.acquire() as conn:
+                resumed = await sessions.resume(
+                    conn,
+                    epoch=self._epoch(),
+                    session_id=session.session_id,
+                    namespace=session.namespace,
+                    resume_token_hash=session.resume_token_hash,
+                    held=[sessions.Held(*place) for place in held.values()],
+                    now_ms=session.connected_ms,
+                    stream_number=hello.stream_number,
+                )
+            if resumed is not None:
+                session.connected_at_ms = [resumed.session.connected_ms]
+                self._dispatcher.resume(session, resumed, watch)
+        return resumed
+
     async def rejoin(self) -> None:
         """Transition 12: this node has a new epoch. Each open stream's session is resumed with what is
         remembered of it; the worker notices nothing."""
-        inventories = self._dispatcher.inventories()
-        for session in self._dispatcher.open_sessions():
-            await self._rejoin(session, inventories.get(session.session_id, []))
+        epoch = self._epoch()
+        with self._watch() as watch:
+            inventories = self._dispatcher.inventories()
+            for session in self._dispatcher.open_sessions():
+                await self._rejoin(session, inventories.get(session.session_id, []), watch)
+        self._dispatcher.epoch = epoch
 
-    async def _rejoin(self, session: Session, held: list[Delivery]) -> None:
+    async def _rejoin(self, session: Session, held: list[Delivery], watch: int) -> None:
+        now_ms = self._clock.now_ms()
+        since_ms = list(session.connected_at_ms)
+        # What it becomes if this is applied and its reply is lost.
+        session.connected_at_ms += [max(now_ms, since + 1) for since in since_ms]
         async with self._database.acquire() as conn:
             resumed = await sessions.resume(
                 conn,
@@ -165,13 +197,25 @@ class Streams:
                 namespace=session.namespace,
                 resume_token_hash=session.resume_token_hash,
                 held=held,
-                now_ms=self._clock.now_ms(),
+                now_ms=now_ms,
                 adopt=True,
+                since_ms=since_ms,
             )
         if resumed is None:
-            self._dispatcher.forget(session.session_id)
+            if self._dispatcher.is_last(session):
+                self._dispatcher.forget(session.session_id)
         else:
-            self._dispatcher.rejoined(session, held, resumed)
+            session.connected_at_ms = [resumed.session.connected_ms]
+            self._dispatcher.rejoined(session, held, resumed, watch)
+
+    @contextmanager
+    def _watch(self) -> Iterator[int]:
+        """What ends in the meantime is remembered."""
+        watch = self._dispatcher.meanwhile.begin()
+        try:
+            yield watch
+        finally:
+            self._dispatcher.meanwhile.end(watch)
 
     def _session(
         self, session_id: str, hello: wire.Hello, namespace: str, queues: dict[str, str], secret: bytes
@@ -183,6 +227,7 @@ class Streams:
             queues=queues,
             now_ms=self._clock.now_ms(),
             resume_token_hash=sha256(secret).digest(),
+            stream_number=hello.stream_number,
         )
 
     def _welcome(self) -> wire.Welcome:
@@ -192,7 +237,7 @@ class Streams:
             max_payload_bytes=self._max_payload_bytes,
             server_time=Timestamp(),
         )
-        welcome.session_ttl.FromMilliseconds(SESSION_TTL_MS)
+        welcome.session_ttl.FromMilliseconds(TIME_TO_LIVE_MS)
         welcome.fence_after.FromMilliseconds(FENCE_AFTER_MS)
         welcome.server_time.FromMilliseconds(self._clock.now_ms())
         return welcome

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from ..payload import Json
+from .needs import Script
 from .state import Header, TaskRow
 
 
@@ -18,7 +20,10 @@ class Verdict(IntEnum):
     REFUSED = 3
     """An operator's command in a state that forbids it: FAILED_PRECONDITION with `reason`."""
     PARKED = 4
-    """A signal that arrived before its task: kept in the inbox."""
+    """A signal that arrived before its task. The decision itself parks it (`messages`)."""
+    BEHIND = 5
+    """An operator's command that came while a cursor runs. Nothing changed: give it again when
+    the `Continue` events have used the cursor up (`continues(header)` is False)."""
 
 
 @dataclass(slots=True)
@@ -101,7 +106,8 @@ class Decision:
     """`seq` of rows removed for good (keepLastN)."""
     births: list[QueueBirth] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
-    """`seq` of queue rows that end without a result: cancelled, timed out, superseded."""
+    """`seq` of queue rows that end without a result: cancelled, or timed out by a `Due`. Never the
+    row of an applied event that names a delivery: the save ends that one by its guard."""
     asleep: dict[int, int] = field(default_factory=dict)
     """`seq` of a queue row handed back until a time (callbackAfterSeconds) -> due_ms."""
     deadlines: dict[int, int] = field(default_factory=dict)
@@ -109,7 +115,13 @@ class Decision:
     messages: list[Message] = field(default_factory=list)
     fragments: dict[int, Json] = field(default_factory=dict)
     """`seq` of a FORK_JOIN_DYNAMIC row -> the document of its branches, written once."""
+    branches: dict[int, Any] = field(default_factory=dict)
+    """The same, compiled: for the view (`View.apply`), not for the store."""
     consumed: list[int] = field(default_factory=list)
     """Inbox ids of parked signals that this decision used up."""
+    scripts: dict[int, Script] = field(default_factory=dict)
+    """`seq` -> a script that was slow. After the commit its value comes as a `Result` of that row:
+    COMPLETED with output `{"result": value}`, FAILED (may be tried again) or
+    FAILED_WITH_TERMINAL_ERROR with the reason. Lost with the process, it is asked for again."""
     outcomes: list[Outcome] = field(default_factory=list)
     """One per event, in order."""

@@ -11,6 +11,7 @@ from typing import Any
 from ..ids import task_id
 from ..payload import Json
 from .expressions import MISSING
+from .names import shown_reference
 from .state import Header, TaskRow
 
 
@@ -66,7 +67,7 @@ _TASK: dict[str, Callable[[Header, TaskRow], Any]] = {
     "status": lambda _, row: row.status.name,
     "taskType": lambda _, row: row.type,
     "taskDefName": lambda _, row: row.name,
-    "referenceTaskName": lambda _, row: row.reference,
+    "referenceTaskName": lambda _, row: shown_reference(row.reference, row.path),
     "taskId": lambda header, row: task_id(header.id, row.seq),
     "workflowInstanceId": lambda header, _: header.id,
     "workerId": lambda _, row: row.worker_id or None,

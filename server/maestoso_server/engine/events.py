@@ -7,7 +7,6 @@ choice (jitter, the id of a second child), so that the same event always decides
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 from ..payload import EMPTY, Json
 from .state import TaskStatus
@@ -60,24 +59,29 @@ class Signal(Event):
     reason: str | None = None
 
 
-class Clock(IntEnum):
-    """Whose clock ran out."""
+@dataclass(slots=True, frozen=True)
+class QueueFacts:
+    """What the queue row of a task says now: starts are written there without the engine."""
 
-    RESPONSE = 1
-    TIMEOUT = 2
-    POLL = 3
-    TOTAL = 4
-    WORKFLOW = 5
-    WAIT = 6
-    RETRY = 7
+    owner_epoch: int | None
+    """None waiting, -1 asleep, 0 polled, else the node that owns the delivery and its clocks."""
+    due_ms: int
+    """Since when (or from when) it may be taken."""
+    started_ms: int = 0
+    progress_ms: int = 0
+    worker_id: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
 class Due(Event):
     """A deadline passed. `seq` 0 is the workflow's own clock. The engine works out which clock it
-    was, re-arms the next one when it was early, and ignores it when nothing is due."""
+    was, and answers with the row's next deadline (`Decision.deadlines`), 0 where none is left. STALE
+    where nothing runs any more: then the deadline's row is to go.
+
+    `queue` is None where the task has no queue row."""
 
     seq: int
+    queue: QueueFacts | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,6 +119,9 @@ class ChildEnded(Event):
     """A terminal `WorkflowStatus`."""
     output: Json | None
     reason: str | None = None
+    name: str = ""
+    version: int = 0
+    """The child's, for the reason that the parent shows."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,9 +157,13 @@ class Terminate(Event):
 
 @dataclass(slots=True, kw_only=True)
 class Retry(Event):
-    """Run again from the failed tasks, keeping what completed."""
+    """Run again from the failed tasks, keeping what completed.
+
+    `resume_children` continues failed children instead of starting new ones. `by_parent` is set
+    when the parent's own revival is the cause: then nobody above needs to be told."""
 
     resume_children: bool = False
+    by_parent: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,11 +23,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import msgspec
-
 from ..definitions.expressions import ENVIRONMENT, SECRETS, TASK_ID, Expression, parse_text, root_of
 from ..definitions.jsonpath import MISSING, Lookup, PathError, compile_path
-from ..payload import decode, encode
+from ..payload import DecodeError, decode, encode
 
 __all__ = [
     "MISSING",
@@ -297,7 +295,7 @@ def _inside_json(text: Any) -> Lookup:
     """A lookup into the JSON document that a text holds; it finds nothing where it holds none."""
     try:
         document = decode(text)
-    except (msgspec.DecodeError, TypeError, UnicodeEncodeError, RecursionError):
+    except (DecodeError, TypeError, UnicodeEncodeError, RecursionError):
         document = MISSING
 
     def lookup(_root: str, attribute: str | None) -> Any:

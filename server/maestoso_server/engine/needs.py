@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..payload import Json
 from .state import Path
 
 
@@ -26,8 +27,8 @@ class Rows:
 
 @dataclass(slots=True, frozen=True)
 class ScopeRows:
-    """Every newest row directly or deeper inside the container row `scope` whose path starts with
-    `prefix`. Answer: list of `TaskRow`, ordered by seq. For a join's or a loop's output, once."""
+    """Every row, earlier attempts too, directly or deeper inside the container row `scope` whose path
+    starts with `prefix`. Answer: list of `TaskRow`, ordered by seq. For a loop's output, once."""
 
     scope: int
     prefix: Path
@@ -93,7 +94,7 @@ class Child:
 
     name: str
     version: int | None
-    definition: Any = None
+    definition: Json | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -110,6 +111,13 @@ class ChildStatus:
     is absent, 1 when it is running."""
 
     child_id: str
+
+
+@dataclass(slots=True, frozen=True)
+class Definition:
+    """The plan of another snapshot, for a restart on newer definitions. Answer: `Plan`."""
+
+    snapshot_id: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -145,6 +153,7 @@ Need = (
     | Script
     | Child
     | ChildStatus
+    | Definition
     | TaskDefinition
     | ParkedSignals
     | Demand

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..payload import EMPTY, Json
+
+if TYPE_CHECKING:
+    from .decision import Decision
 
 Path = tuple[int, ...]
 """The iteration path of a row: the turn of each enclosing DO_WHILE, outermost first; () outside."""
@@ -102,6 +105,42 @@ class Header:
     traceparent: str = ""
     idempotency_key: str | None = None
 
+    def copy(self) -> Header:
+        """A header of its own with the same values."""
+        new = Header.__new__(Header)
+        new.id = self.id
+        new.namespace = self.namespace
+        new.name = self.name
+        new.version = self.version
+        new.snapshot_id = self.snapshot_id
+        new.created_ms = self.created_ms
+        new.revision = self.revision
+        new.status = self.status
+        new.generation = self.generation
+        new.parent_id = self.parent_id
+        new.parent_seq = self.parent_seq
+        new.priority = self.priority
+        new.correlation_id = self.correlation_id
+        new.next_seq = self.next_seq
+        new.open = self.open
+        new.permissive_failed = self.permissive_failed
+        new.last_task = self.last_task
+        new.clock_ms = self.clock_ms
+        new.updated_ms = self.updated_ms
+        new.ended_ms = self.ended_ms
+        new.cursor = self.cursor
+        new.last_node = self.last_node
+        new.input = self.input
+        new.output = self.output
+        new.variables = self.variables
+        new.task_to_domain = self.task_to_domain
+        new.reason = self.reason
+        new.failed_task = self.failed_task
+        new.created_by = self.created_by
+        new.traceparent = self.traceparent
+        new.idempotency_key = self.idempotency_key
+        return new
+
 
 @dataclass(slots=True)
 class TaskRow:
@@ -144,6 +183,37 @@ class TaskRow:
     """The task has a row in `task_queue`: a worker or a system task that is open."""
     state: dict[str, Any] | None = None
 
+    def copy(self) -> TaskRow:
+        """A row of its own with the same values (written out: half the cost of `copy.copy`)."""
+        new = TaskRow.__new__(TaskRow)
+        new.seq = self.seq
+        new.generation = self.generation
+        new.reference = self.reference
+        new.path = self.path
+        new.attempt = self.attempt
+        new.scope = self.scope
+        new.type = self.type
+        new.name = self.name
+        new.status = self.status
+        new.scheduled_ms = self.scheduled_ms
+        new.first_scheduled_ms = self.first_scheduled_ms
+        new.input = self.input
+        new.output = self.output
+        new.reason = self.reason
+        new.started_ms = self.started_ms
+        new.updated_ms = self.updated_ms
+        new.ended_ms = self.ended_ms
+        new.worker_id = self.worker_id
+        new.domain = self.domain
+        new.retried_seq = self.retried_seq
+        new.superseded = self.superseded
+        new.child_id = self.child_id
+        new.callback_after_s = self.callback_after_s
+        new.poll_count = self.poll_count
+        new.queued = self.queued
+        new.state = self.state
+        return new
+
 
 TaskKey = tuple[str, Path]
 """(base reference, path): names the newest attempt of a task in the current generation."""
@@ -154,20 +224,81 @@ class View:
     """The part of a workflow that an event can see.
 
     `whole` says that every row of the current generation is here, so that a missing key is known
-    to be absent; otherwise `absent` lists the keys that were looked up and not found.
+    to be absent; otherwise `absent` lists the keys that were looked up and not found. A view is
+    only ever as new as the revision in its header: who keeps one applies each saved decision to it
+    (`apply`) and drops it after a lost race.
     """
 
     header: Header
     tasks: dict[int, TaskRow] = field(default_factory=dict)
     newest: dict[TaskKey, int] = field(default_factory=dict)
+    """The newest attempt of a task."""
     absent: set[TaskKey] = field(default_factory=set)
     whole: bool = False
+    latest: dict[str, int] = field(default_factory=dict)
+    """The newest turn of a task inside loops, where that is known; 0: it has no row."""
+    scopes: dict[tuple[int, Path], list[int]] = field(default_factory=dict)
+    """(container row, path) -> the rows directly inside it, attempts included."""
+    fragments: dict[int, Any] = field(default_factory=dict)
+    """A dynamic fork's row -> its branches: the document (`Json`) or what was compiled from it."""
 
     def add(self, row: TaskRow) -> None:
-        """Take in a row that was loaded or written; the newest attempt of a key wins."""
+        """Take in a row that was loaded or written."""
+        known = row.seq in self.tasks
         self.tasks[row.seq] = row
-        if row.generation == self.header.generation:
-            key = (row.reference, row.path)
-            known = self.newest.get(key)
-            if known is None or self.tasks[known].attempt <= row.attempt:
-                self.newest[key] = row.seq
+        if row.generation != self.header.generation:
+            return
+        if not known and row.scope:
+            self.scopes.setdefault((row.scope, row.path), []).append(row.seq)
+        if row.superseded:
+            return
+        self.newest[(row.reference, row.path)] = row.seq
+        if row.path and (self.whole or row.reference in self.latest):
+            self.add_latest(row.reference, row)
+
+    def add_latest(self, reference: str, row: TaskRow | None) -> None:
+        """Note which turn of a task is its newest: the answer to an inexact `Rows`."""
+        known = self.tasks.get(self.latest.get(reference, 0))
+        if row is None:
+            self.latest.setdefault(reference, 0)
+        elif known is None or (known.path, known.attempt) <= (row.path, row.attempt):
+            self.latest[reference] = row.seq
+
+    def remove(self, seq: int) -> None:
+        """Forget a row that was deleted."""
+        row = self.tasks.pop(seq, None)
+        if row is None:
+            return
+        key = (row.reference, row.path)
+        if self.newest.get(key) == seq:
+            del self.newest[key]
+        if self.latest.get(row.reference) == seq:
+            self.latest[row.reference] = 0
+        inside = self.scopes.get((row.scope, row.path))
+        if inside and seq in inside:
+            inside.remove(seq)
+            if not inside:
+                del self.scopes[(row.scope, row.path)]
+
+    def apply(self, decision: Decision) -> None:
+        """Become what a saved decision made of this view. Costs what the decision touched."""
+        if decision.header.generation != self.header.generation:
+            self.tasks.clear()
+            self.newest.clear()
+            self.absent.clear()
+            self.latest.clear()
+            self.scopes.clear()
+            self.fragments.clear()
+            self.whole = True
+        self.header = decision.header
+        for row in decision.inserted:
+            self.add(row)
+            if row.path and not self.whole:
+                self.latest[row.reference] = row.seq
+        for row in decision.updated:
+            if row.superseded and self.newest.get((row.reference, row.path)) == row.seq:
+                del self.newest[(row.reference, row.path)]
+            self.add(row)
+        for seq in decision.deleted:
+            self.remove(seq)
+        self.fragments.update(decision.branches)

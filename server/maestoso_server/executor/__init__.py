@@ -1,8 +1,8 @@
 """Lanes and batches: the only place where engine, store and scripting meet.
 
-    services, dispatch ──submit──▶ Lane (one per workflow) ──▶ batch: load, decide, save ──▶ done
-                                     ▲                                   │
-                                     └───────── messages, lost races ────┘
+services, dispatch ──submit──▶ Lane (one per workflow) ──▶ batch: load, decide, save ──▶ done
+                                 ▲                                   │
+                                 └───────── messages, lost races ────┘
 """
 
 from .executor import Executor

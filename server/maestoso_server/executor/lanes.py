@@ -44,6 +44,8 @@ class Lane:
     workflow_id: str
     pending: list[Item] = field(default_factory=list)
     running: list[Item] = field(default_factory=list)
+    behind: list[Item] = field(default_factory=list)
+    """Commands that wait until a bounded decision's rest is done."""
     view: View | None = None
     busy: bool = False
     queued: bool = False
@@ -51,8 +53,8 @@ class Lane:
     """The inbox may hold messages that this process was not told: load before deciding."""
     lost_races: int = 0
     decider: Generator[list[Need], list[Any], Decision] | None = None
-    parked: bool = False
-    """Out of the batch: scripts of its decision are being evaluated."""
+    batch: object | None = None
+    """The batch that it rides in; None while it is out of one (idle, or its scripts are evaluated)."""
     answers: list[Any] | None = None
     """Answers that arrived while the lane was out of the batch (scripts)."""
 
@@ -108,6 +110,8 @@ class Lanes:
         lane.answers = None
         if lane.running or lane.pending or lane.reload:
             self.queue(lane)
+            return
+        if lane.behind:
             return
         del self._lanes[lane.workflow_id]
         if lane.view is not None and not lane.view.header.status.terminal:

@@ -14,10 +14,11 @@ from typing import Any
 from ..clock import Clock
 from ..definitions import snapshot
 from ..definitions.models import WorkflowDefinition
+from ..definitions.parse import parse_workflow
 from ..engine.needs import Child, ChildAnswer
 from ..engine.plan import Plan, compile
-from ..errors import InvalidArgument, MaestosoError, NotFound, Reason, Violation
-from ..payload import decode, encode
+from ..errors import InvalidArgument, MaestosoError, NotFound, Reason
+from ..payload import decode
 from ..store import metadata
 from ..store.database import Database
 
@@ -67,6 +68,10 @@ class Plans:
             key: value for key, value in self._task_definitions.items() if key[0] != namespace
         }
 
+    def resolved(self, namespace: str, name: str, version: int | None) -> Resolved | None:
+        """The same as `resolve`, if it is in memory."""
+        return self._resolved.get((namespace, name, -1 if version is None else version))
+
     async def resolve(self, namespace: str, name: str, version: int | None) -> Resolved:
         """The snapshot that a start of this name uses now; `version` None = the highest.
 
@@ -87,12 +92,24 @@ class Plans:
         """The snapshot of a SUB_WORKFLOW's child, or why there is none."""
         try:
             if need.definition is not None:
-                resolved = await self.inline(namespace, need.definition)
+                resolved = await self._made_at_run_time(namespace, need.definition.raw)
             else:
                 resolved = await self.resolve(namespace, need.name, need.version)
         except MaestosoError as refusal:
             return ChildAnswer(error=refusal.message)
         return ChildAnswer(snapshot_id=resolved.snapshot_id, name=resolved.name, version=resolved.version)
+
+    async def _made_at_run_time(self, namespace: str, raw: bytes) -> Resolved:
+        """The snapshot of a definition that nobody judged at registration: an expression made it."""
+        parsed = parse_workflow(raw)
+        if parsed.faults:
+            first = parsed.faults[0]
+            raise InvalidArgument(
+                Reason.INVALID_DEFINITION,
+                f"the sub-workflow's definition has {len(parsed.faults)} faults, first at {first.path}: "
+                f"{first.message}",
+            )
+        return await self.inline(namespace, parsed.document.value)
 
     async def task_definition(self, namespace: str, name: str) -> Any:
         """The registered task definition, as JSON value; None where there is none."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..engine import messages
+from ..engine.cursor import continues
 from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
 from ..engine.events import ChildEnded, DeliveryDue, Due, Result, Start, WorkerLost
-from ..engine.state import Header, View
+from ..engine.needs import ScriptAnswer
+from ..engine.state import Header, TaskStatus, View
 from ..errors import NotFound, Reason
+from ..payload import Json
 from ..store.load import InboxMessage, Loaded
 from .lanes import Item, Lane
 
@@ -81,21 +84,22 @@ def take_in(lane: Lane, loaded: Loaded | None, now_ms: int, seed: Callable[[], i
     An event whose message is gone was applied by another node and is dropped."""
     lane.reload = False
     if loaded is None:
-        lane.view = None
-        if lane.running and lane.running[0].header is not None:
-            lane.view = View(lane.running[0].header, whole=True)
-        return
-    view = lane.view
-    if view is None or view.header.revision != loaded.view.header.revision:
-        lane.view = loaded.view
-    else:
-        for row in loaded.view.tasks.values():
+        loaded = Loaded(None)
+    if loaded.header is not None:
+        view = lane.view
+        if view is None or view.header.revision != loaded.header.revision:
+            view = lane.view = View(loaded.header, whole=loaded.whole)
+        for row in loaded.tasks:
             view.add(row)
+    else:
+        lane.view = None
     stored = {message.id for message in loaded.messages}
     mine = {item.message_id for item in lane.running if item.message_id}
     kept = [item for item in lane.running if not item.message_id or item.message_id in stored]
     drained = [received(message, now_ms, seed()) for message in loaded.messages if message.id not in mine]
     lane.running = drained + kept
+    if lane.view is None and lane.running and lane.running[0].header is not None:
+        lane.view = View(lane.running[0].header, whole=True)
 
 
 def received(message: InboxMessage, now_ms: int, seed: int) -> Item:
@@ -121,37 +125,60 @@ def sent(message: Message, message_id: int) -> InboxMessage:
     )
 
 
-def apply(view: View, decision: Decision, *, rows_max: int) -> None:
-    """The view after the commit of a decision; closed rows of a wide workflow are let go."""
-    view.header = decision.header
-    for row in decision.inserted:
-        view.add(row)
-    for row in decision.updated:
-        view.add(row)
-    for seq in decision.deleted:
-        row_ = view.tasks.pop(seq, None)
-        if row_ is not None:
-            view.newest.pop((row_.reference, row_.path), None)
-    if len(view.tasks) > rows_max:
-        _narrow(view)
+def apply(lane: Lane, decision: Decision, *, closed_max: int) -> None:
+    """The lane's view after the commit of a decision: values as bytes again, and of a wide workflow
+    only what is open. Costs what the decision touched, on average."""
+    view = lane.view
+    assert view is not None
+    view.apply(decision)
+    for rows in (decision.inserted, decision.updated):
+        for row in rows:
+            row.input.forget()
+            if row.output is not None:
+                row.output.forget()
+    if decision.payload_changed:
+        view.header.variables.forget()
+        if view.header.output is not None:
+            view.header.output.forget()
+    if len(view.tasks) - view.header.open > closed_max + view.header.open:
+        lane.view = _narrowed(view)
 
 
-def _narrow(view: View) -> None:
-    view.whole = False
-    closed = [row for row in view.tasks.values() if row.status >= 3 and row.state is None]
-    for row in closed:
-        del view.tasks[row.seq]
-        key = (row.reference, row.path)
-        if view.newest.get(key) == row.seq:
-            del view.newest[key]
+def _narrowed(view: View) -> View:
+    """Open rows and containers; the rest is asked for again where something reads it."""
+    kept = View(view.header, fragments=view.fragments)
+    for row in view.tasks.values():
+        if row.status < TaskStatus.COMPLETED or row.state is not None:
+            kept.add(row)
+    return kept
+
+
+def script_result(seq: int, answer: ScriptAnswer, now_ms: int, seed: int) -> Result:
+    """The event that a late script answer is."""
+    if answer.error is None:
+        return Result(
+            now_ms=now_ms,
+            seed=seed,
+            seq=seq,
+            status=TaskStatus.COMPLETED,
+            output=Json.of({"result": answer.value}),
+        )
+    status = TaskStatus.FAILED if answer.retriable else TaskStatus.FAILED_WITH_TERMINAL_ERROR
+    return Result(now_ms=now_ms, seed=seed, seq=seq, status=status, reason=answer.error)
 
 
 def answer(lane: Lane, outcomes: Sequence[Outcome]) -> None:
-    """Tell everybody who waits what became of the running events."""
+    """Tell everybody who waits what became of the running events. A command that has to wait behind
+    a cursor is given again when the cursor is used up."""
     running, lane.running = lane.running, []
     for item, outcome in zip(running, outcomes, strict=True):
-        if item.done is not None:
+        if outcome.verdict is Verdict.BEHIND:
+            lane.behind.append(item)
+        elif item.done is not None:
             item.done(outcome)
+    if lane.behind and lane.view is not None and not continues(lane.view.header):
+        lane.pending[:0] = lane.behind
+        lane.behind.clear()
 
 
 def refuse_absent(lane: Lane) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 from .. import ids
@@ -13,7 +14,7 @@ from ..clock import Clock
 from ..engine.decision import Outcome
 from ..engine.events import Start
 from ..engine.state import Header, WorkflowStatus
-from ..errors import AlreadyExists, MaestosoError, Reason
+from ..errors import AlreadyExists, Reason, ResourceExhausted
 from ..payload import EMPTY, Json
 from ..store import idempotency
 from ..store.database import Database
@@ -71,56 +72,94 @@ class Starter:
         self._clock = clock
 
     async def start(self, requests: Sequence[StartRequest]) -> list[StartOutcome]:
-        """Answers after the first commit of each. Never raises for one of them."""
-        if len(requests) == 1:
-            return [await self._start(requests[0])]
-        return list(await asyncio.gather(*(self._start(request) for request in requests)))
+        """Answers after the first commit of each. Never raises for one of them.
 
-    async def _start(self, request: StartRequest) -> StartOutcome:
+        All whose definitions are known begin at once and are awaited together; the few that need more
+        (a definition to load, a used key, definitions that changed) go on one by one."""
+        first = await self._begin_known(requests)
+        rest = [place for place, outcome in enumerate(first) if not isinstance(outcome, StartOutcome)]
+        if rest:
+            ends = await asyncio.gather(*(self._go_on(requests[place], first[place]) for place in rest))
+            for place, outcome in zip(rest, ends, strict=True):
+                first[place] = outcome
+        return first  # type: ignore[return-value]
+
+    async def _begin_known(self, requests: Sequence[StartRequest]) -> list[StartOutcome | Exception | None]:
+        """Begin what can begin without waiting; None where it could not."""
+        outcomes: list[StartOutcome | Exception | None] = [None] * len(requests)
+        waiting = 0
+        all_done = asyncio.get_running_loop().create_future()
+
+        def done(place: int, outcome: StartOutcome | Exception) -> None:
+            nonlocal waiting
+            outcomes[place] = outcome
+            waiting -= 1
+            if not waiting and not all_done.done():
+                all_done.set_result(None)
+
+        for place, request in enumerate(requests):
+            resolved = self._known(request)
+            if resolved is not None:
+                waiting += 1
+                self._begin(request, resolved, partial(done, place))
+        if waiting:
+            await all_done
+        return outcomes
+
+    async def _go_on(self, request: StartRequest, seen: Exception | StartOutcome | None) -> StartOutcome:
+        """From what the first try came to. Whatever goes wrong, the other starts have their own outcomes."""
         try:
             for _ in range(OUTDATED_TRIES):
-                resolved = await self._resolve(request)
-                try:
-                    return await self._begin(request, resolved)
-                except Outdated:
+                if isinstance(seen, StartOutcome):
+                    return seen
+                if isinstance(seen, Existing):
+                    found = await self._existing(request, seen.workflow_id)
+                    if found is not None:
+                        return found
+                elif isinstance(seen, Outdated):
                     self._plans.forget(request.namespace)
-            raise AlreadyExists(  # pragma: no cover - definitions would have to change 20 times in a row
-                Reason.IDEMPOTENCY_CONFLICT, f"definitions of {request.namespace} change too fast"
+                elif seen is not None:
+                    raise seen
+                seen = await self._try(request, await self._resolve(request))
+            raise ResourceExhausted(  # pragma: no cover - definitions would have to change 20 times in a row
+                Reason.OVERLOADED, f"definitions of {request.namespace} change too fast; start again"
             )
-        except MaestosoError as refusal:
-            return StartOutcome(error=refusal)
+        except Exception as error:
+            return StartOutcome(error=error)
+
+    def _known(self, request: StartRequest) -> Resolved | None:
+        if request.definition is not None:
+            return None
+        return self._plans.resolved(request.namespace, request.name, request.version)
 
     async def _resolve(self, request: StartRequest) -> Resolved:
         if request.definition is not None:
             return await self._plans.inline(request.namespace, request.definition)
         return await self._plans.resolve(request.namespace, request.name, request.version)
 
-    async def _begin(self, request: StartRequest, resolved: Resolved) -> StartOutcome:
+    async def _try(self, request: StartRequest, resolved: Resolved) -> StartOutcome | Exception:
+        future: asyncio.Future[StartOutcome | Exception] = asyncio.get_running_loop().create_future()
+        self._begin(request, resolved, lambda end: None if future.done() else future.set_result(end))
+        return await future
+
+    def _begin(
+        self, request: StartRequest, resolved: Resolved, done: Callable[[StartOutcome | Exception], None]
+    ) -> None:
         now_ms = self._clock.now_ms()
         header = _header(request, resolved, now_ms)
-        future: asyncio.Future[StartOutcome] = asyncio.get_running_loop().create_future()
 
-        def done(outcome: Outcome | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(StartOutcome(header.id))
+        def decided(outcome: Outcome | Exception) -> None:
+            done(outcome if isinstance(outcome, Exception) else StartOutcome(header.id))
 
         event = Start(now_ms=now_ms, seed=self._executor.seed())
-        self._executor.begin(header, event, resolved.metadata_revision, done)
-        try:
-            return await future
-        except Existing as found:
-            return await self._existing(request, resolved, found.workflow_id)
+        self._executor.begin(header, event, resolved.metadata_revision, decided)
 
-    async def _existing(self, request: StartRequest, resolved: Resolved, workflow_id: str) -> StartOutcome:
-        """The key was used by `workflow_id`."""
+    async def _existing(self, request: StartRequest, workflow_id: str) -> StartOutcome | None:
+        """What it means that the key was used by `workflow_id`; None: it is free now, start again."""
         if request.key_policy is KeyPolicy.RETURN_EXISTING:
             return StartOutcome(workflow_id, existing=True)
         if request.key_policy is KeyPolicy.FAIL_ON_RUNNING and await self._release(request, workflow_id):
-            return await self._begin(request, resolved)
+            return None
         raise AlreadyExists(
             Reason.IDEMPOTENCY_CONFLICT,
             f"idempotency key {request.idempotency_key!r} was used by workflow {workflow_id}",

@@ -17,17 +17,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..errors import MaestosoError
-from ..services.actions import Action
+from ..services.actions import METRICS
 from ..services.interceptors import Gate, as_refusal
 from ..services.refusals import refusal
-from ..services.security import EVERY_NAMESPACE, Peer, is_loopback
+from ..services.security import Peer, is_loopback
 from ..store.database import Unavailable
 from ..telemetry import Metrics, QueueDepth
 
 log = logging.getLogger(__name__)
-
-METRICS = Action("metrics:read", namespace=lambda request: EVERY_NAMESPACE)
-"""An action on the cluster: its numbers are of all namespaces."""
 
 IDENTITIES = "maestoso.identities"
 """Where `http.py` puts the names of a verified client certificate in the ASGI scope."""

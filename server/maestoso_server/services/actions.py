@@ -105,3 +105,6 @@ ACTIONS: dict[str, Action] = {
 
 OPEN_SERVICES = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
 """Served to everybody: they tell whether the server lives and what it offers, nothing of anybody's."""
+
+METRICS = Action("metrics:read", namespace=_cluster)
+"""`/metrics` on the HTTP port: the numbers of all namespaces."""

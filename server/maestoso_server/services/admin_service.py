@@ -10,6 +10,7 @@ from maestoso.admin.v1 import admin_service_pb2 as wire
 from maestoso.admin.v1.admin_service_pb2_grpc import AdminServiceServicer
 
 from ..clock import Clock
+from ..engine.names import shown_reference
 from ..engine.needs import Row, Rows
 from ..engine.state import Header, TaskRow, View
 from ..errors import AlreadyExists, NotFound, Reason
@@ -179,9 +180,7 @@ class AdminService(AdminServiceServicer):
                 f"is {name[:63]!r}; 1 to 63 of a to z, 0 to 9, - and _ are accepted, a letter first",
             )
         async with self._database.acquire() as connection:
-            made = await metadata.create_namespace(
-                connection, name, principal=caller().name, now_ms=now_ms
-            )
+            made = await metadata.create_namespace(connection, name, principal=caller().name, now_ms=now_ms)
         if not made:
             raise AlreadyExists(Reason.NAMESPACE_EXISTS, f"namespace {name!r} exists")
         return wire.CreateNamespaceResponse(namespace=convert.namespace(name, now_ms))
@@ -213,7 +212,7 @@ def _inside(rows: Sequence[TaskRow]) -> dict[int, list[str]]:
     inside: dict[int, list[str]] = {}
     for row in rows:
         if row.scope:
-            inside.setdefault(row.scope, []).append(convert.reference(row.reference, row.path))
+            inside.setdefault(row.scope, []).append(shown_reference(row.reference, row.path))
     return inside
 
 
@@ -225,8 +224,7 @@ async def _joined(
     whole = await needs.fetch(connection, [(view, Row(row.seq)) for row in joins], now_ms=now_ms)
     listed = {row.seq: [str(name) for name in row.input.value.get("joinOn", ())] for row in whole if row}
     asked = [
-        (view, Rows(tuple((reference, row.path) for reference in listed.get(row.seq, ()))))
-        for row in joins
+        (view, Rows(tuple((reference, row.path) for reference in listed.get(row.seq, ())))) for row in joins
     ]
     found = await needs.fetch(connection, asked, now_ms=now_ms)
     return {

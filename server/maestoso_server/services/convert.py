@@ -15,6 +15,7 @@ import msgspec
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from maestoso.admin.v1 import admin_pb2
 from maestoso.metadata.v1 import definition_pb2
 from maestoso.task.v1 import task_pb2
@@ -22,7 +23,8 @@ from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
 
 from .. import ids
 from ..engine.decision import Outcome, Verdict
-from ..engine.state import Header, Path, TaskRow, TaskStatus, WorkflowStatus
+from ..engine.names import shown_reference
+from ..engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
 from ..errors import MaestosoError
 from ..executor import KeyPolicy, StartOutcome, StartRequest
 from ..payload import Json
@@ -79,9 +81,14 @@ def page_position(token: str, first: Position, field: str = "page_token") -> Pos
         found = msgspec.msgpack.decode(raw, type=tuple[str | int, ...])
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         found = ()
-    if [type(part) for part in found] != [type(part) for part in first]:
+    if [type(part) for part in found] != [type(part) for part in first] or not all(map(_storable, found)):
         raise invalid(field, "is not a token of this list; send the `next_page_token` of the page before")
     return cast(Position, found)
+
+
+def _storable(part: str | int) -> bool:
+    """Whether Postgres can compare a column with it."""
+    return "\0" not in part if isinstance(part, str) else 0 <= part < 1 << 63
 
 
 def fill_page(
@@ -91,15 +98,16 @@ def fill_page(
     size: int,
     to_message: Callable[[Row], Message],
     position: Callable[[Row], tuple[str | int, ...]],
+    most_bytes: int = PAGE_BYTES,
 ) -> str:
-    """Append at most `size` rows to a repeated field, fewer where they outgrow `PAGE_BYTES` (one at
+    """Append at most `size` rows to a repeated field, fewer where they outgrow `most_bytes` (one at
     least). Returns the token of the next page, empty when all `rows` were taken: read one more than
     `size` to know."""
     taken = 0
     for row in rows[:size]:
         message = to_message(row)
         taken += message.ByteSize()
-        if taken > PAGE_BYTES and messages:
+        if taken > most_bytes and messages:
             break
         messages.append(message)
     return page_token(*position(rows[len(messages) - 1])) if len(messages) < len(rows) else ""
@@ -160,13 +168,11 @@ def started(outcome: StartOutcome) -> workflow_pb2.Started:
     return workflow_pb2.Started(workflow_id=outcome.workflow_id, existing=outcome.existing)
 
 
-def start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:
-    """One start of many. Raises what is no refusal of this one start alone."""
-    if outcome.error is None:
-        return workflow_pb2.StartOutcome(started=started(outcome))
-    if isinstance(outcome.error, MaestosoError):
-        return workflow_pb2.StartOutcome(error=refusal(outcome.error))
-    raise outcome.error
+def start_outcome(outcome: StartOutcome, refused: MaestosoError | None) -> workflow_pb2.StartOutcome:
+    """One start of many, `refused` where it was not accepted."""
+    if refused is not None:
+        return workflow_pb2.StartOutcome(error=refusal(refused))
+    return workflow_pb2.StartOutcome(started=started(outcome))
 
 
 def workflow(header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = ()) -> workflow_pb2.Workflow:
@@ -260,7 +266,7 @@ def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
         task_id=ids.task_id(workflow_id, row.seq),
         workflow_id=workflow_id,
         seq=row.seq,
-        reference=reference(row.reference, row.path),
+        reference=shown_reference(row.reference, row.path),
         task_type=row.type,
         name=row.name,
         status=task_status(row.status),
@@ -280,11 +286,6 @@ def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
         message.input = row.input.raw
         message.output = row.output.raw if row.output else b""
     return message
-
-
-def reference(base: str, path: Path) -> str:
-    """Conductor's name of a task inside loops: `work__2`, `work__2__1` when nested."""
-    return base + "".join(f"__{turn}" for turn in path)
 
 
 def task_status(status: TaskStatus) -> task_pb2.TaskStatus.ValueType:
@@ -314,9 +315,11 @@ def overwrite(rule: int) -> metadata.Overwrite:
         raise invalid("overwrite", f"is {rule}, which this server does not know") from None
 
 
-def workflow_definition(found: metadata.Definition, *, document: bool = True) -> definition_pb2.WorkflowDefinition:
+def workflow_definition(
+    found: metadata.Definition, *, document: bool = True
+) -> definition_pb2.WorkflowDefinition:
     """A registered workflow definition with the facts that its document tells."""
-    facts = documents.facts(found.document)
+    facts = documents.workflow_facts(found.document)
     return definition_pb2.WorkflowDefinition(
         name=found.name,
         version=found.version,
@@ -334,7 +337,7 @@ def workflow_definition(found: metadata.Definition, *, document: bool = True) ->
 
 def task_definition(found: metadata.Definition, *, document: bool = True) -> definition_pb2.TaskDefinition:
     """A registered task definition with the facts that its document tells."""
-    facts = documents.facts(found.document)
+    facts = documents.task_facts(found.document)
     return definition_pb2.TaskDefinition(
         name=found.name,
         document=found.document if document else b"",
@@ -435,7 +438,7 @@ def open_task(workflow_id: str, waiting: Waiting) -> admin_pb2.OpenTask:
     row = waiting.row
     return admin_pb2.OpenTask(
         task_id=ids.task_id(workflow_id, row.seq),
-        reference=reference(row.reference, row.path),
+        reference=shown_reference(row.reference, row.path),
         task_type=row.type,
         status=task_status(row.status),
         attempt=row.attempt,

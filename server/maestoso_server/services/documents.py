@@ -1,64 +1,123 @@
 """Definition documents on their way in and out: judged by `definitions`, told in facts.
 
-What counts as a fault or a warning is the business of `definitions`; here a verdict becomes a refusal.
+What counts as a fault or a warning is the business of `definitions`. Here it gets what it cannot read
+itself (registered task definitions, the syntax of scripts), and its verdict becomes a refusal.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..definitions import snapshot
 from ..definitions.models import TaskDefinition, WorkflowDefinition, WorkflowTask
-from ..definitions.parse import Fault, Parsed, parse_task, parse_workflow
+from ..definitions.parse import Parsed, parse_task, parse_workflow
 from ..errors import InvalidArgument, Reason, Violation
 from ..payload import decode
-from .limits import invalid
+from ..scripting.pool import Evaluators
+from ..store import metadata
+from ..store.database import Database
+from .limits import NAME_MAX, invalid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A document with what was found in it. `version` is 0 for task definitions."""
+    """A document with what was found in it. `version` is 0 for task definitions, `name` is empty where
+    the document cannot be read."""
 
     raw: bytes
-    name: str
-    version: int
+    name: str = ""
+    version: int = 0
     faults: tuple[Violation, ...]
     warnings: tuple[Violation, ...]
 
 
-def judge_workflow(raw: bytes, *, field: str, strict: bool, limit: int) -> Judged:
-    """A workflow definition. `strict` makes faults of warnings; `limit` is its size in bytes at most."""
-    parsed = parse_workflow(raw, strict=strict, limit=limit)
-    return _judged(raw, parsed, version=parsed.definition.version if parsed.definition else 0)
+class Judge:
+    """Judges documents. With `strict` the warnings are faults, too."""
+
+    def __init__(self, *, database: Database, evaluators: Evaluators) -> None:
+        self._database = database
+        self._evaluators = evaluators
+
+    async def workflows(self, namespace: str, documents: Sequence[bytes], *, strict: bool) -> list[Judged]:
+        """Workflow definitions, one verdict each."""
+        registered = await self._registered(namespace, documents)
+        return list(
+            await asyncio.gather(*(self._workflow(raw, registered, strict=strict) for raw in documents))
+        )
+
+    async def tasks(self, namespace: str, documents: Sequence[bytes], *, strict: bool) -> list[Judged]:
+        """Task definitions, one verdict each."""
+        return [_task(raw, parse_task(raw, strict=strict)) for raw in documents]
+
+    async def inline(self, namespace: str, raw: bytes, *, name: str, field: str) -> Any:
+        """The JSON value of a definition given in a start; `name` is what the start calls it, if
+        anything. Raises InvalidArgument."""
+        (judged,) = await self.workflows(namespace, [raw], strict=False)
+        if judged.faults:
+            found = [_below(field, fault) for fault in judged.faults]
+            raise InvalidArgument(
+                Reason.INVALID_DEFINITION, f"the definition has faults. {_first(found)}", violations=found
+            )
+        if name and name != judged.name:
+            raise invalid(field, f"has the name {judged.name!r}, the start has {name!r}; leave one out")
+        return decode(raw)
+
+    async def _registered(self, namespace: str, documents: Sequence[bytes]) -> dict[str, TaskDefinition]:
+        """The task definitions that these documents use: their templates count as inputs."""
+        names: set[str] = set()
+        for raw in documents:
+            try:
+                names.update(snapshot.task_names(decode(raw)))
+            except ValueError:
+                continue  # Not JSON: judged so below.
+        async with self._database.acquire() as connection:
+            found = await metadata.get_task_documents(connection, namespace, sorted(names))
+        return {name: TaskDefinition.model_validate(decode(raw)) for name, raw in found.items()}
+
+    async def _workflow(
+        self, raw: bytes, registered: Mapping[str, TaskDefinition], *, strict: bool
+    ) -> Judged:
+        parsed = parse_workflow(raw, strict=strict, task_definitions=registered)
+        errors = await asyncio.gather(
+            *(self._evaluators.check(script.language, script.text) for script in parsed.scripts)
+        )
+        parsed = parsed.with_script_errors(errors)
+        faults, warnings = parsed.faults, parsed.warnings
+        if strict:
+            faults, warnings = (*faults, *warnings), ()
+        definition = parsed.definition
+        return _named(raw, definition, definition.version if definition else 0, faults, warnings)
 
 
-def judge_task(raw: bytes, *, field: str, strict: bool, limit: int) -> Judged:
-    """A task definition, likewise."""
-    return _judged(raw, parse_task(raw, strict=strict, limit=limit), version=0)
+def _task(raw: bytes, parsed: Parsed[TaskDefinition]) -> Judged:
+    return _named(raw, parsed.definition, 0, parsed.faults, parsed.warnings)
 
 
-def _judged(
-    raw: bytes, parsed: Parsed[WorkflowDefinition] | Parsed[TaskDefinition], *, version: int
+def _named(
+    raw: bytes,
+    definition: WorkflowDefinition | TaskDefinition | None,
+    version: int,
+    faults: tuple[Violation, ...],
+    warnings: tuple[Violation, ...],
 ) -> Judged:
-    return Judged(
-        raw=raw,
-        name=parsed.definition.name if parsed.definition else "",
-        version=version,
-        faults=_violations(parsed.faults),
-        warnings=_violations(parsed.warnings),
-    )
+    """The verdict, with a fault where the name is no key that the store can hold."""
+    name = definition.name if definition else ""
+    if len(name) > NAME_MAX or "\0" in name:
+        unkeepable = Violation(
+            "name", f"has {len(name)} characters; 1 to {NAME_MAX} without U+0000 are accepted"
+        )
+        faults = (*faults, unkeepable)
+    return Judged(raw=raw, name=name, version=version, faults=faults, warnings=warnings)
 
 
-def _violations(faults: Iterable[Fault]) -> tuple[Violation, ...]:
-    return tuple(Violation(fault.path, fault.message, fault.line, fault.column) for fault in faults)
-
-
-def refuse_faults(documents: Sequence[Judged], field: str = "documents") -> None:
-    """Raises InvalidArgument with every fault of every document, its path below `field[i]`."""
+def refuse_faults(documents: Sequence[Judged]) -> None:
+    """Raises InvalidArgument with every fault of every document, its path below `documents[i]`."""
     found = [
-        Violation(f"{field}[{index}].{fault.path}".rstrip("."), fault.message, fault.line, fault.column)
+        _below(f"documents[{index}]", fault)
         for index, document in enumerate(documents)
         for fault in document.faults
     ]
@@ -66,8 +125,7 @@ def refuse_faults(documents: Sequence[Judged], field: str = "documents") -> None
         faulty = sum(1 for document in documents if document.faults)
         raise InvalidArgument(
             Reason.INVALID_DEFINITION,
-            f"{faulty} of {len(documents)} documents have faults; nothing was stored. "
-            f"The first: {found[0].path}: {found[0].message}",
+            f"{faulty} of {len(documents)} documents have faults; nothing was stored. {_first(found)}",
             violations=found,
         )
 
@@ -84,22 +142,13 @@ def refuse_twins(documents: Mapping[int, Judged]) -> None:
             )
 
 
-def inline(raw: bytes, *, name: str, field: str, limit: int) -> Any:
-    """The JSON value of a definition given in a start. Raises InvalidArgument."""
-    judged = judge_workflow(raw, strict=False, limit=limit)
-    if judged.faults:
-        found = [
-            Violation(f"{field}.{fault.path}".rstrip("."), fault.message, fault.line, fault.column)
-            for fault in judged.faults
-        ]
-        raise InvalidArgument(
-            Reason.INVALID_DEFINITION,
-            f"the definition has faults. The first: {found[0].path}: {found[0].message}",
-            violations=found,
-        )
-    if name and name != judged.name:
-        raise invalid(field, f"has the name {judged.name!r}, the start has {name!r}; leave one out")
-    return decode(raw)
+def _below(field: str, fault: Violation) -> Violation:
+    path = f"{field}.{fault.path}" if fault.path else field
+    return Violation(path, fault.message, fault.line, fault.column)
+
+
+def _first(faults: Sequence[Violation]) -> str:
+    return f"The first: {faults[0].path}: {faults[0].message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +163,7 @@ class Facts:
 def workflow_facts(raw: bytes) -> Facts:
     """The facts of a registered workflow definition."""
     definition = WorkflowDefinition.model_validate(decode(raw))
-    counts = Counter(node.type for node in nodes(definition.tasks))
+    counts = Counter(node.type for node in _nodes(definition.tasks))
     return Facts(definition.description or "", definition.owner_email or "", dict(sorted(counts.items())))
 
 
@@ -124,9 +173,9 @@ def task_facts(raw: bytes) -> Facts:
     return Facts(definition.description or "", definition.owner_email or "", {})
 
 
-def nodes(tasks: Iterable[WorkflowTask]) -> Iterator[WorkflowTask]:
+def _nodes(tasks: Iterable[WorkflowTask]) -> Iterator[WorkflowTask]:
     """Every node, outer ones before those inside them; not those of inline sub-workflows."""
     for node in tasks:
         yield node
         for inside in (*node.decision_cases.values(), node.default_case, *node.fork_tasks, node.loop_over):
-            yield from nodes(inside)
+            yield from _nodes(inside)

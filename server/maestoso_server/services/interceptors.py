@@ -36,7 +36,7 @@ from ..errors import (
     Unavailable,
 )
 from ..store.database import Unavailable as StoreUnavailable
-from ..telemetry import Metrics, bound
+from ..telemetry import Metrics, NoTracer, Tracer, bind, bound
 from .actions import ACTIONS, OPEN_SERVICES, Action
 from .refusals import ERROR_TRAILER, trailer
 from .security import Authenticator, Authorizer, Peer, Principal, is_loopback, set_caller
@@ -83,6 +83,7 @@ class Gate(grpc.aio.ServerInterceptor):
         audit: Trail,
         clock: Clock,
         metrics: Metrics,
+        tracer: Tracer | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._authorizer = authorizer
@@ -90,6 +91,7 @@ class Gate(grpc.aio.ServerInterceptor):
         self._audit = audit
         self._clock = clock
         self._metrics = metrics
+        self._tracer = NoTracer() if tracer is None else tracer
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -162,8 +164,10 @@ class Gate(grpc.aio.ServerInterceptor):
             began = time.perf_counter()
             code = "OK"
             try:
-                principal = await self.authenticate(_metadata(context), _peer(context))
-                with bound(rpc=method, principal=principal.name):
+                metadata = _metadata(context)
+                principal = await self.authenticate(metadata, _peer(context))
+                span = self._tracer.span(method, metadata.get("traceparent", ""))
+                with bound(rpc=method, principal=principal.name), span:
                     await self.admit(principal, _known(action, method), request)
                     return await behaviour(request, context)
             except asyncio.CancelledError:
@@ -184,12 +188,12 @@ class Gate(grpc.aio.ServerInterceptor):
         async def watch(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
                 principal = await self.authenticate(_metadata(context), _peer(context))
-                with bound(rpc=method, principal=principal.name):
-                    await self.admit(principal, _known(action, method), request)
-                    async with aclosing(behaviour(request, context)) as answers:
-                        async for answer in answers:
-                            self.check_unexpired(principal)
-                            yield answer
+                bind(rpc=method, principal=principal.name)
+                await self.admit(principal, _known(action, method), request)
+                async with aclosing(behaviour(request, context)) as answers:
+                    async for answer in answers:
+                        self.check_unexpired(principal)
+                        yield answer
             except Exception as error:
                 await _abort(context, as_refusal(error, method))
 
@@ -206,15 +210,15 @@ class Gate(grpc.aio.ServerInterceptor):
                 metadata, peer = _metadata(context), _peer(context)
                 principal = await self.authenticate(metadata, peer)
                 first = await _first(requests)
-                with bound(rpc=method, principal=principal.name):
-                    await self.admit(principal, _known(action, method), first)
-                    frames = self._frames(first, requests, principal, metadata, peer)
-                    if not yields:
-                        await behaviour(frames, context)
-                        return
-                    async with aclosing(behaviour(frames, context)) as answers:
-                        async for answer in answers:
-                            yield answer
+                bind(rpc=method, principal=principal.name)
+                await self.admit(principal, _known(action, method), first)
+                frames = self._frames(first, requests, principal, metadata, peer)
+                if not yields:
+                    await behaviour(frames, context)
+                    return
+                async with aclosing(behaviour(frames, context)) as answers:
+                    async for answer in answers:
+                        yield answer
             except Exception as error:
                 await _abort(context, as_refusal(error, method))
 

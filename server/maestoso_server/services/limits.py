@@ -42,6 +42,15 @@ class Limits:
             return EMPTY
         return json_text.check_object(raw, field=field, limit=self.payload_bytes)
 
+    def definition(self, raw: bytes, field: str) -> bytes:
+        """A definition's document, by its size only. Raises InvalidArgument."""
+        if len(raw) > self.definition_bytes:
+            message = f"has {len(raw):,} bytes; at most {self.definition_bytes:,} are allowed"
+            raise InvalidArgument(
+                Reason.TOO_LARGE, f"{field} {message}", violations=[Violation(field, message)]
+            )
+        return raw
+
     def batch(self, items: Sized, field: str) -> None:
         """1 to `max_batch` items. Raises InvalidArgument."""
         if not 1 <= len(items) <= self.batch_items:

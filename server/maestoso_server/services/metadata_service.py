@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from maestoso.metadata.v1 import metadata_service_pb2 as wire
@@ -15,12 +15,18 @@ from ..store import metadata
 from ..store.database import Database
 from . import convert, documents, limits
 from .actions import namespace_of
-from .documents import Judged
+from .documents import Judge, Judged
 from .limits import Limits
 from .security import caller
 
 DEFINITION_PAGE_MAX = 100
 """Facts are read from the documents, of up to 1 MiB each: so many of them are held at once."""
+
+
+class _Judge(Protocol):
+    """`Judge.workflows` or `Judge.tasks`."""
+
+    async def __call__(self, namespace: str, documents: Sequence[bytes], *, strict: bool) -> list[Judged]: ...
 
 
 class _Put(Protocol):
@@ -42,8 +48,11 @@ class _Put(Protocol):
 class MetadataService(MetadataServiceServicer):
     """Keeps definitions."""
 
-    def __init__(self, *, plans: Plans, database: Database, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self, *, plans: Plans, judge: Judge, database: Database, clock: Clock, limits: Limits
+    ) -> None:
         self._plans = plans
+        self._judge = judge
         self._database = database
         self._clock = clock
         self._limits = limits
@@ -53,7 +62,7 @@ class MetadataService(MetadataServiceServicer):
     async def PutWorkflowDefinitions(
         self, request: wire.PutWorkflowDefinitionsRequest, context: Any
     ) -> wire.PutWorkflowDefinitionsResponse:
-        judged, outcomes = await self._put(request, documents.judge_workflow, metadata.put_workflows)
+        judged, outcomes = await self._put(request, self._judge.workflows, metadata.put_workflows)
         return wire.PutWorkflowDefinitionsResponse(
             results=[convert.put_result(one, outcomes.get(index)) for index, one in enumerate(judged)]
         )
@@ -113,7 +122,7 @@ class MetadataService(MetadataServiceServicer):
     async def PutTaskDefinitions(
         self, request: wire.PutTaskDefinitionsRequest, context: Any
     ) -> wire.PutTaskDefinitionsResponse:
-        judged, outcomes = await self._put(request, documents.judge_task, metadata.put_tasks)
+        judged, outcomes = await self._put(request, self._judge.tasks, metadata.put_tasks)
         return wire.PutTaskDefinitionsResponse(
             results=[convert.put_result(one, outcomes.get(index)) for index, one in enumerate(judged)]
         )
@@ -166,26 +175,25 @@ class MetadataService(MetadataServiceServicer):
     async def _put(
         self,
         request: wire.PutWorkflowDefinitionsRequest | wire.PutTaskDefinitionsRequest,
-        judge: Callable[..., Judged],
+        judge: _Judge,
         put: _Put,
     ) -> tuple[list[Judged], dict[int, metadata.Put]]:
         """Every document as it was judged, and by index what became (or would become) of the sound ones."""
         self._limits.batch(request.documents, "documents")
         overwrite = convert.overwrite(request.overwrite)
-        judged = [
-            judge(
-                raw,
-                field=f"documents[{index}]",
-                strict=request.strict,
-                limit=self._limits.definition_bytes,
-            )
-            for index, raw in enumerate(request.documents)
-        ]
+        namespace = namespace_of(request)
+        judged = await judge(
+            namespace,
+            [
+                self._limits.definition(raw, f"documents[{index}]")
+                for index, raw in enumerate(request.documents)
+            ],
+            strict=request.strict,
+        )
         if not request.validate_only:
             documents.refuse_faults(judged)
         sound = {index: one for index, one in enumerate(judged) if not one.faults}
         documents.refuse_twins(sound)
-        namespace = namespace_of(request)
         async with self._database.acquire() as connection:
             outcomes = await put(
                 connection,

@@ -50,25 +50,27 @@ class Health:
         await self.servicer.enter_graceful_shutdown()
 
 
-def make_server(
-    config: Config,
-    gate: Gate,
+def make_server(config: Config, gate: Gate) -> grpc.aio.Server:
+    """A server behind the gate that offers nothing yet, without a port and not started."""
+    return grpc.aio.server(interceptors=[gate], options=options(config))
+
+
+def offer(
+    server: grpc.aio.Server,
     health_: Health,
     *,
     metadata: MetadataServiceServicer,
     workflow: WorkflowServiceServicer,
     task: TaskServiceServicer,
     admin: AdminServiceServicer,
-) -> grpc.aio.Server:
-    """A server with everything registered, no port and not started."""
-    server = grpc.aio.server(interceptors=[gate], options=options(config))
+) -> None:
+    """Register everything. Before the start; the port may be bound already."""
     add_MetadataServiceServicer_to_server(metadata, server)
     add_WorkflowServiceServicer_to_server(workflow, server)
     add_TaskServiceServicer_to_server(task, server)
     add_AdminServiceServicer_to_server(admin, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_.servicer, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    return server
 
 
 def options(config: Config) -> list[tuple[str, Any]]:

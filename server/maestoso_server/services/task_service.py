@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from .. import ids
 from ..clock import Clock
 from ..dispatch import reports
 from ..dispatch.assignments import of_taken
+from ..dispatch.deliveries import Delivery
 from ..dispatch.dispatcher import Dispatcher
 from ..dispatch.loops import Loops, Named
 from ..dispatch.polling import Polling
@@ -66,10 +67,14 @@ class TaskService(TaskServiceServicer):
         self._streamed = metrics.deliveries.labels("stream")
         self._polled = metrics.deliveries.labels("poll")
         self._batch_size = metrics.batch_size.labels("send")
+        self._dispatch_seconds = metrics.dispatch_seconds
 
     # -- the stream ----------------------------------------------------------------------------------
 
-    async def Connect(self, frames: AsyncIterator[wire.ConnectRequest], context: Any) -> None:
+    # Reads and writes the stream itself instead of yielding: what the generated type does not know.
+    async def Connect(  # type: ignore[override]
+        self, frames: AsyncIterator[wire.ConnectRequest], context: Any
+    ) -> None:
         first = await anext(frames)
         if first.WhichOneof("frame") != "hello":
             raise InvalidArgument(Reason.BAD_FRAME, "the first frame is not Hello; send Hello, once")
@@ -92,6 +97,7 @@ class TaskService(TaskServiceServicer):
         """Read and write until one side ends the stream."""
         wake = asyncio.Event()
         session.wake = wake.set
+        session.on_written = self._on_written
         reader = asyncio.get_running_loop().create_task(self._read(session, frames))
         reader.add_done_callback(lambda _: wake.set())
         try:
@@ -107,16 +113,11 @@ class TaskService(TaskServiceServicer):
     async def _write(
         self, session: Session, context: Any, wake: asyncio.Event, reader: asyncio.Task[None]
     ) -> None:
-        written = 0
         while True:
             wake.clear()
             frames = self._dispatcher.frames(session)
             for frame in frames:
                 await context.write(frame)
-            if session.tasks_written > written:
-                self._streamed.inc(session.tasks_written - written)
-                self._batch_size.observe(session.tasks_written - written)
-                written = session.tasks_written
             if session.closing is not None:
                 raise session.closing
             if reader.done():
@@ -124,6 +125,12 @@ class TaskService(TaskServiceServicer):
                 return
             if not frames:
                 await wake.wait()
+
+    def _on_written(self, deliveries: Sequence[Delivery], now_ms: int) -> None:
+        self._streamed.inc(len(deliveries))
+        self._batch_size.observe(len(deliveries))
+        for delivery in deliveries:
+            self._dispatch_seconds.observe(max(0, now_ms - delivery.due_ms) / 1000)
 
     # -- unary twins -----------------------------------------------------------------------------------
 
@@ -219,8 +226,7 @@ class TaskService(TaskServiceServicer):
         self, request: wire.ListTaskLogsRequest, context: Any
     ) -> wire.ListTaskLogsResponse:
         size = limits.page_size(request.page_size)
-        position = convert.page_position(request.page_token, (int,))
-        after = int(position[0]) if position else 0
+        (after,) = convert.page_position(request.page_token, (0,))
         found = await self._task(request)
         async with self._database.acquire() as conn:
             lines = await logs.read(conn, found.workflow_id, found.row.seq, after=after, limit=size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypedDict
 
 from maestoso.workflow.v1 import workflow_pb2
 from maestoso.workflow.v1 import workflow_service_pb2 as wire
@@ -19,14 +19,21 @@ from ..executor import Executor, Starter, StartOutcome, StartRequest
 from ..executor.plans import Plans
 from ..store import lists
 from ..store.database import Database
-from . import convert, documents, limits
+from . import convert, limits
 from .actions import namespace_of
+from .documents import Judge
+from .interceptors import as_refusal
 from .limits import Limits
 from .security import caller
 from .watches import Watches
 
 TASK_PAGE_DEFAULT = 1_000
 TASK_PAGE_MAX = 10_000
+
+
+class _Now(TypedDict):
+    now_ms: int
+    seed: int
 
 
 class WorkflowService(WorkflowServiceServicer):
@@ -38,6 +45,7 @@ class WorkflowService(WorkflowServiceServicer):
         executor: Executor,
         starter: Starter,
         plans: Plans,
+        judge: Judge,
         database: Database,
         clock: Clock,
         watches: Watches,
@@ -46,6 +54,7 @@ class WorkflowService(WorkflowServiceServicer):
         self._executor = executor
         self._starter = starter
         self._plans = plans
+        self._judge = judge
         self._database = database
         self._clock = clock
         self._watches = watches
@@ -56,7 +65,7 @@ class WorkflowService(WorkflowServiceServicer):
     async def StartWorkflow(
         self, request: wire.StartWorkflowRequest, context: Any
     ) -> wire.StartWorkflowResponse:
-        start = self._start_request(request.start, namespace_of(request), "start")
+        start = await self._start_request(request.start, namespace_of(request), "start")
         (outcome,) = await self._starter.start([start])
         if outcome.error is not None:
             raise outcome.error
@@ -71,23 +80,25 @@ class WorkflowService(WorkflowServiceServicer):
         namespace = namespace_of(request)
         for index, start in enumerate(request.starts):
             try:
-                accepted.append(self._start_request(start, namespace, f"starts[{index}]"))
+                accepted.append(await self._start_request(start, namespace, f"starts[{index}]"))
                 outcomes.append(None)
             except MaestosoError as refusal:
                 outcomes.append(StartOutcome(error=refusal))
         answers = iter(await self._starter.start(accepted) if accepted else ())
         return wire.StartWorkflowsResponse(
-            outcomes=[convert.start_outcome(outcome or next(answers)) for outcome in outcomes]
+            outcomes=[_start_outcome(outcome or next(answers)) for outcome in outcomes]
         )
 
-    def _start_request(self, start: workflow_pb2.WorkflowStart, namespace: str, field: str) -> StartRequest:
+    async def _start_request(
+        self, start: workflow_pb2.WorkflowStart, namespace: str, field: str
+    ) -> StartRequest:
         request = convert.start_request(
             start, namespace=namespace, created_by=caller().name, limits_=self._limits, field=field
         )
         if start.definition:
-            request.definition = documents.inline(
-                start.definition, name=start.name, field=f"{field}.definition", limits=self._limits
-            )
+            place = f"{field}.definition"
+            raw = self._limits.definition(start.definition, place)
+            request.definition = await self._judge.inline(namespace, raw, name=start.name, field=place)
         return request
 
     # -- read --------------------------------------------------------------------------------
@@ -116,10 +127,14 @@ class WorkflowService(WorkflowServiceServicer):
     ) -> wire.ListWorkflowsResponse:
         size = limits.page_size(request.page_size)
         filters = convert.workflow_filter(request)
-        position = convert.page_position(request.page_token, (0, ""))
+        created_ms, last = convert.page_position(request.page_token, (0, ""))
         async with self._database.acquire() as connection:
             rows = await lists.list_workflows(
-                connection, namespace_of(request), filters, after=position if request.page_token else None, limit=size + 1
+                connection,
+                namespace_of(request),
+                filters,
+                after=(created_ms, limits.uuid(last, "page_token")) if request.page_token else None,
+                limit=size + 1,
             )
         response = wire.ListWorkflowsResponse()
         response.next_page_token = convert.fill_page(
@@ -158,28 +173,28 @@ class WorkflowService(WorkflowServiceServicer):
     ) -> wire.TerminateWorkflowResponse:
         reason = limits.text(request.reason, "reason", limits.REASON_MAX)
         header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Terminate(reason=reason, **self._event()))
+        await self._command(header, events.Terminate(reason=reason, **self._now()))
         return wire.TerminateWorkflowResponse()
 
     async def PauseWorkflow(
         self, request: wire.PauseWorkflowRequest, context: Any
     ) -> wire.PauseWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Pause(**self._event()))
+        await self._command(header, events.Pause(**self._now()))
         return wire.PauseWorkflowResponse()
 
     async def ResumeWorkflow(
         self, request: wire.ResumeWorkflowRequest, context: Any
     ) -> wire.ResumeWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Resume(**self._event()))
+        await self._command(header, events.Resume(**self._now()))
         return wire.ResumeWorkflowResponse()
 
     async def RetryWorkflow(
         self, request: wire.RetryWorkflowRequest, context: Any
     ) -> wire.RetryWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        event = events.Retry(resume_children=request.resume_children, **self._event())
+        event = events.Retry(resume_children=request.resume_children, **self._now())
         await self._command(header, event)
         return wire.RetryWorkflowResponse()
 
@@ -187,7 +202,7 @@ class WorkflowService(WorkflowServiceServicer):
         self, request: wire.RestartWorkflowRequest, context: Any
     ) -> wire.RestartWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        event = events.Restart(**self._event())
+        event = events.Restart(**self._now())
         if request.use_latest_definitions:
             latest = await self._plans.resolve(header.namespace, header.name, None)
             event.snapshot_id, event.name, event.version = latest.snapshot_id, latest.name, latest.version
@@ -202,10 +217,12 @@ class WorkflowService(WorkflowServiceServicer):
             status=convert.signalled_status(request.status),
             output=self._limits.payload(request.output, "output"),
             reason=limits.text(request.reason, "reason", limits.REASON_MAX) or None,
-            **self._event(),
+            **self._now(),
         )
         header = await self._header(namespace_of(request), request.workflow_id)
         outcome = await self._command(header, event)
+        if outcome.verdict is Verdict.STALE:
+            raise _wrong_state(header, outcome)
         return wire.SignalWorkflowResponse(outcome=convert.signal_outcome(outcome))
 
     # -- shared ------------------------------------------------------------------------------
@@ -220,12 +237,22 @@ class WorkflowService(WorkflowServiceServicer):
         return header
 
     async def _command(self, header: Header, event: Event) -> Outcome:
-        """Let an operator's command happen. Raises FailedPrecondition where the state forbids it."""
+        """Let an operator's command happen; one that finds it done is STALE. Raises FailedPrecondition
+        where the state forbids it."""
         outcome = await self._executor.apply(header.id, event)
         if outcome.verdict is Verdict.REFUSED:
-            raise FailedPrecondition(Reason.WRONG_STATE, f"workflow {header.id}: {outcome.reason}")
+            raise _wrong_state(header, outcome)
         return outcome
 
-    def _event(self) -> dict[str, int]:
+    def _now(self) -> _Now:
         """What every event carries."""
         return {"now_ms": self._clock.now_ms(), "seed": self._executor.seed()}
+
+
+def _start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:
+    refused = None if outcome.error is None else as_refusal(outcome.error, "StartWorkflows")
+    return convert.start_outcome(outcome, refused)
+
+
+def _wrong_state(header: Header, outcome: Outcome) -> FailedPrecondition:
+    return FailedPrecondition(Reason.WRONG_STATE, f"workflow {header.id}: {outcome.reason}")

@@ -7,6 +7,7 @@ everything else, which is a bug of ours.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -27,6 +28,10 @@ PINNED_PLANS = {
     "jit": "off",
 }
 
+PLANS_LAST_MS = 10_000.0
+"""A plan made while a table was empty may read all of it once it has grown, and generic plans are kept
+until the next vacuum. Making them anew costs a connection some 5 ms each time."""
+
 CLOCK_READINGS = 3
 
 _AWAY = (
@@ -41,6 +46,8 @@ _AWAY = (
     OSError,
     TimeoutError,
 )
+_REFUSALS = (*_AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What can be the matter with a first connection: the address, the role, the database, its state."""
 _UNDONE = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError, asyncpg.ReadOnlySQLTransactionError)
 
 
@@ -68,11 +75,13 @@ class Faults(Protocol):
 class Connection:
     """One connection. Statements are prepared once and then known by their text."""
 
-    __slots__ = ("_faults", "raw")
+    __slots__ = ("_faults", "raw", "returned")
 
     def __init__(self, raw: Any, faults: Faults | None = None) -> None:
         self.raw = raw
         self._faults = faults
+        self.returned = False
+        """It went back to the pool: whoever still has it must not use it."""
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         return await self._run(self.raw.fetch, sql, args)  # type: ignore[no-any-return]
@@ -86,16 +95,22 @@ class Connection:
     async def execute(self, sql: str, *args: Any) -> str:
         return await self._run(self.raw.execute, sql, args)  # type: ignore[no-any-return]
 
+    async def listen(self, channel: str, hear: Callable[..., None]) -> None:
+        """Have `hear` called with (connection, process, channel, payload) of each notification."""
+        await self._run(self.raw.add_listener, channel, (hear,))
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """For the few duties that need two statements; everything else is one statement."""
         try:
             async with self.raw.transaction():
                 yield
-        except (*_AWAY, asyncpg.InterfaceError) as error:
+        except (*_AWAY, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise self._unavailable(error) from error
 
     async def _run(self, call: Callable[..., Awaitable[Any]], sql: str, args: tuple[Any, ...]) -> Any:
+        if self.returned:
+            raise asyncpg.InterfaceError("the connection was used after its block")
         try:
             if self._faults is None:
                 return await call(sql, *args)
@@ -103,13 +118,42 @@ class Connection:
             answer = await call(sql, *args)
             await self._faults.after(sql, self.raw.terminate)
             return answer
-        except (*_AWAY, asyncpg.InterfaceError) as error:
+        except (*_AWAY, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise self._unavailable(error) from error
 
+    def _lost(self) -> bool:
+        """The connection is gone, which takes it out of the pool at once. A use after its block is a bug."""
+        if self.returned:
+            return False
+        try:
+            return bool(self.raw.is_closed())
+        except asyncpg.InterfaceError:
+            return True
+
     def _unavailable(self, error: BaseException) -> BaseException:
-        if isinstance(error, asyncpg.InterfaceError) and not self.raw.is_closed():
+        if isinstance(error, asyncpg.InternalClientError):
+            self.raw.terminate()  # it broke at a moment that the driver did not expect
+            return outage(error, unknown=True)
+        if isinstance(error, asyncpg.InterfaceError) and not self._lost():
             return error
-        return Unavailable(f"{type(error).__name__}: {error}", unknown=not isinstance(error, _UNDONE))
+        return outage(error, unknown=not isinstance(error, _UNDONE))
+
+
+def outage(error: BaseException, *, unknown: bool = False) -> BaseException:
+    """What an error of the driver means to us. In a task that is being cancelled it is the cancellation:
+    the driver reports what that met instead, and a loop that waits outages out would never end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return Unavailable(f"{type(error).__name__}: {error}", unknown=unknown)
+
+
+async def connect_alone(url: str) -> Any:
+    """A plain connection of the driver, for migrations. Raises Unavailable, as `Database.open` does."""
+    try:
+        return await asyncpg.connect(url)
+    except _REFUSALS as error:
+        raise outage(error) from error
 
 
 class Database:
@@ -118,12 +162,19 @@ class Database:
     Each new connection reads the database's clock into `clock`.
     """
 
-    def __init__(self, url: str, clock: Clock, statement_cache_size: int, faults: Faults | None) -> None:
+    def __init__(
+        self, url: str, clock: Clock, statement_cache_size: int, statement_s: float, faults: Faults | None
+    ) -> None:
         self.url = url
         self._clock = clock
         self._statement_cache_size = statement_cache_size
+        self._statement_s = statement_s
         self._faults = faults
         self._pool: Any = None
+        self._planned_ms: dict[int, float] = {}
+        self._kept: list[Any] = []
+        self._closed: list[Any] = []
+        self._waiting = 0
 
     @classmethod
     async def open(
@@ -134,11 +185,15 @@ class Database:
         min_size: int = 2,
         max_size: int = 10,
         statement_cache_size: int = 1024,
+        statement_s: float = 30.0,
         faults: Faults | None = None,
     ) -> Database:
         """Connect. `statement_cache_size` 0 is for a pooler in transaction mode (PgBouncer): nothing is
-        prepared by name and no setting is sent, so the role must carry `PINNED_PLANS` there."""
-        database = cls(url, clock, statement_cache_size, faults)
+        prepared by name and no setting is sent, so the role must carry `PINNED_PLANS` there. A statement
+        without an answer for `statement_s` seconds is given up.
+
+        Raises Unavailable, also where the server is there and refuses (no such database or role)."""
+        database = cls(url, clock, statement_cache_size, statement_s, faults)
         try:
             database._pool = await asyncpg.create_pool(
                 url,
@@ -149,11 +204,13 @@ class Database:
                 reset=_keep_settings,
                 **database._options(),
             )
-        except _AWAY as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        except _REFUSALS as error:
+            raise outage(error) from error
         return database
 
     async def close(self) -> None:
+        while self._kept or self._closed:
+            await self._pool.release((self._kept or self._closed).pop())
         await self._pool.close()
 
     def terminate(self) -> None:
@@ -162,22 +219,58 @@ class Database:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """A connection for the length of the block; waits while all are in use."""
+        """A connection for the length of the block; waits while all are in use.
+
+        One that was used without trouble is kept at hand for the next block: the pool's own release
+        costs a task and several turns of the loop, a tenth of a small commit."""
+        raw = self._at_hand() or await self._from_pool()
+        conn = Connection(raw, self._faults)
+        sound = False
         try:
-            raw = await self._pool.acquire()
-        except (*_AWAY, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
-        try:
-            yield Connection(raw, self._faults)
+            if self._plans_are_old(raw.get_server_pid()):
+                await conn.execute("DISCARD PLANS")
+            yield conn
+            sound = True
         finally:
-            await self._pool.release(raw)
+            conn.returned = True
+            if sound and not self._waiting and not raw.is_closed():
+                self._kept.append(raw)
+            else:
+                await self._pool.release(raw)
+
+    def _at_hand(self) -> Any:
+        while self._kept:
+            raw = self._kept.pop()
+            if not raw.is_closed():
+                return raw
+            self._closed.append(raw)
+        return None
+
+    async def _from_pool(self) -> Any:
+        while self._closed:
+            await self._pool.release(self._closed.pop())
+        self._waiting += 1
+        try:
+            return await self._pool.acquire()
+        except _REFUSALS as error:
+            raise outage(error) from error
+        finally:
+            self._waiting -= 1
+
+    def _plans_are_old(self, connection: int) -> bool:
+        now_ms = self._clock.local_ms()
+        since_ms = self._planned_ms.setdefault(connection, now_ms)
+        if self._statement_cache_size == 0 or now_ms - since_ms < PLANS_LAST_MS:
+            return False
+        self._planned_ms[connection] = now_ms
+        return True
 
     async def dedicated(self) -> Connection:
         """A connection outside the pool, for LISTEN and advisory locks; the caller closes `raw`."""
         try:
             raw = await asyncpg.connect(self.url, **self._options())
-        except _AWAY as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        except _REFUSALS as error:
+            raise outage(error) from error
         return Connection(raw, self._faults)
 
     async def read_clock(self) -> None:
@@ -194,8 +287,9 @@ class Database:
 
     def _options(self) -> dict[str, Any]:
         if self._statement_cache_size == 0:
-            return {"statement_cache_size": 0}
+            return {"statement_cache_size": 0, "command_timeout": self._statement_s}
         return {
+            "command_timeout": self._statement_s,
             "statement_cache_size": self._statement_cache_size,
             "max_cacheable_statement_size": 0,
             "max_cached_statement_lifetime": 0,

@@ -100,8 +100,13 @@ class OwnedDue:
     started_ms: int
     progress_ms: int
     worker_id: str
-    lost: bool
+    session_id: str | None
+    """None: it is lost."""
     unread: bool
+
+    @property
+    def lost(self) -> bool:
+        return self.session_id is None
 
 
 @dataclass(slots=True)
@@ -119,10 +124,13 @@ class Current:
 
 
 _LIVES = """q.workflow_id = a.workflow_id AND q.seq = a.seq AND q.delivery = a.delivery AND NOT q.ended"""
+"""That a row `q` is what was asked for in `a`. Always inside LATERAL with its own LIMIT or lock, so that
+the plan looks each row up by its key."""
 
-_MINE = "q.owner_epoch = $1"
-_MINE_OR_POLLED = "q.owner_epoch IN ($1, 0)"
-_ANYBODYS = "q.owner_epoch >= 0"
+# Written so that no index on the owner can answer it: the key finds the row.
+_MINE = "coalesce(q.owner_epoch, -2) = $1"
+_MINE_OR_POLLED = "coalesce(q.owner_epoch, -2) IN ($1, 0)"
+_ANYBODYS = "coalesce(q.owner_epoch, -2) >= 0"
 
 
 def _locked(asked: str, owner: str, columns: str) -> str:
@@ -131,12 +139,12 @@ def _locked(asked: str, owner: str, columns: str) -> str:
     `asked` is an alias list for `unnest`, beginning with workflow_id, seq, delivery."""
     return f"""asked AS MATERIALIZED (SELECT * FROM {asked}),
 locked AS MATERIALIZED (
-  SELECT a.*, {columns} FROM asked a
-  JOIN task_queue q ON {_LIVES} AND {owner}
-  JOIN task t ON t.workflow_id = q.workflow_id AND t.seq = q.seq
-  WHERE EXISTS (SELECT FROM alive)
-  ORDER BY a.workflow_id, a.seq
-  FOR UPDATE OF q, t SKIP LOCKED
+  SELECT a.*, l.* FROM asked a
+  CROSS JOIN LATERAL (
+    SELECT {columns} FROM task_queue q JOIN task t ON t.workflow_id = q.workflow_id AND t.seq = q.seq
+    WHERE {_LIVES} AND {owner} AND EXISTS (SELECT FROM alive)
+    FOR UPDATE OF q, t SKIP LOCKED
+  ) l
 )"""
 
 
@@ -146,9 +154,11 @@ _DONE = "SELECT l.workflow_id, l.seq FROM alive LEFT JOIN locked l ON true"
 def _busy(owner: str) -> str:
     """$1 epoch, $2 workflow ids, $3 seqs, $4 deliveries: those that live, whoever holds them now."""
     return f"""
-SELECT q.workflow_id, q.seq
+SELECT a.workflow_id, a.seq
 FROM unnest($2::uuid[], $3::int[], $4::int[]) AS a(workflow_id, seq, delivery)
-JOIN task_queue q ON {_LIVES} AND {owner} AND $1::bigint > 0
+CROSS JOIN LATERAL (
+  SELECT true FROM task_queue q WHERE {_LIVES} AND {owner} AND $1::bigint > 0 LIMIT 1
+) l
 """
 
 
@@ -336,8 +346,7 @@ async def wake_asleep(
 _ENDED = """
 DELETE FROM task_queue q
 USING (
-  SELECT workflow_id, seq FROM task_queue WHERE owner_epoch = $1 AND ended
-  ORDER BY workflow_id, seq LIMIT $2 FOR UPDATE SKIP LOCKED
+  SELECT workflow_id, seq FROM task_queue WHERE owner_epoch = $1 AND ended LIMIT $2 FOR UPDATE SKIP LOCKED
 ) p
 WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
 RETURNING q.workflow_id, q.seq, q.delivery, q.session_id
@@ -355,7 +364,7 @@ async def ended_rows(conn: Connection, *, epoch: int, limit: int = 1000) -> list
 # $1 epoch, $2 now, $3 rows at most
 _DUE_OWNED = f"""
 SELECT workflow_id, seq, delivery, deadline_ms, started_ms, progress_ms, worker_id,
-       session_id IS NULL AS lost, session_id IS NULL AND unread >= {MOST_UNREAD} AS unread
+       session_id::text, session_id IS NULL AND unread >= {MOST_UNREAD} AS unread
 FROM task_queue WHERE owner_epoch = $1 AND deadline_ms <= $2 AND NOT ended
 ORDER BY deadline_ms LIMIT $3
 """
@@ -372,10 +381,12 @@ async def due_owned(conn: Connection, *, epoch: int, now_ms: int, limit: int = 1
 _SETTLE_DUE = f"""
 UPDATE task_queue q SET deadline_ms = {next_clock_after("$6")}
 FROM (
-  SELECT q.workflow_id, q.seq
+  SELECT a.workflow_id, a.seq
   FROM unnest($2::uuid[], $3::int[], $4::int[], $5::bigint[]) AS a(workflow_id, seq, delivery, deadline_ms)
-  JOIN task_queue q ON {_LIVES} AND {_MINE} AND q.deadline_ms = a.deadline_ms
-  ORDER BY q.workflow_id, q.seq FOR UPDATE OF q SKIP LOCKED
+  CROSS JOIN LATERAL (
+    SELECT true FROM task_queue q WHERE {_LIVES} AND {_MINE} AND q.deadline_ms = a.deadline_ms
+    FOR UPDATE SKIP LOCKED
+  ) l
 ) p
 WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
 """

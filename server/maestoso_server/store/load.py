@@ -96,6 +96,10 @@ def message_from(workflow_id: str, record: Any) -> InboxMessage:
     )
 
 
+_BY_KEY = "CROSS JOIN LATERAL (SELECT * FROM task t WHERE t.workflow_id = w.id AND t.seq = c.seq OFFSET 0) t"
+"""The rows of a `chain c`, each by its key: the planner takes workflows to be small, and would read all
+of one to find a few; OFFSET 0 keeps it from that."""
+
 # $1 workflow ids; $2, $3 (place in $1, seq) of rows asked for; $4 workflows with at most this next_seq
 # whole; $5 now
 _LOAD = f"""/* load */
@@ -107,12 +111,14 @@ SELECT {HEADER_COLUMNS},
     WITH RECURSIVE chain(seq) AS (
       SELECT unnest(n.seqs)
       UNION
-      SELECT t.scope FROM chain c JOIN task t ON t.workflow_id = w.id AND t.seq = c.seq WHERE t.scope > 0)
+      SELECT t.scope FROM chain c {_BY_KEY} WHERE t.scope > 0)
     SELECT array_agg(ROW({TASK_COLUMNS}) ORDER BY t.seq)
-    FROM chain c JOIN task t ON t.workflow_id = w.id AND t.seq = c.seq)
+    FROM chain c {_BY_KEY})
   END AS tasks,
-  (SELECT array_agg(ROW(x.id, x.sender_id, x.kind, x.body, x.due_ms, x.origin_epoch) ORDER BY x.id) FROM inbox x
-   WHERE x.workflow_id = n.id AND NOT x.parked AND x.outcome IS NULL AND x.due_ms <= $5::bigint) AS messages,
+  (SELECT array_agg(ROW(x.id, x.sender_id, x.kind, x.body, x.due_ms, x.origin_epoch) ORDER BY x.id)
+   FROM (SELECT * FROM inbox x WHERE x.workflow_id = n.id OFFSET 0) x
+   WHERE NOT x.parked AND x.outcome IS NULL AND x.due_ms <= $5::bigint
+  ) AS messages,
   n.place
 FROM (
   SELECT i.id, i.place, (SELECT array_agg(s.seq) FROM unnest($2::integer[], $3::integer[]) s(place, seq)

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import asyncpg
-
-from .database import Connection
+from .database import Connection, connect_alone
 
 LOCK_KEY = 0x6D61_6573_746F_736F  # "maestoso"
 NO_TRANSACTION = "-- no-transaction"
@@ -65,13 +63,14 @@ async def migrate(url: str, *, now_ms: int, known: Sequence[Migration] | None = 
     statement would hold up CREATE INDEX CONCURRENTLY. Needs a direct connection, not a pooler.
     """
     known = migrations() if known is None else known
-    conn = await asyncpg.connect(url)
+    conn = await connect_alone(url)
     try:
         while not await conn.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
             await asyncio.sleep(POLL_S)
         await conn.execute(
             "CREATE TABLE IF NOT EXISTS schema_migration ("
-            " version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_ms bigint NOT NULL)"
+            " version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL,"
+            " applied_ms bigint NOT NULL)"
         )
         recorded = await _recorded(conn)
         _refuse_misfit(recorded, known)

@@ -30,7 +30,7 @@ Asked = tuple[View, Any]
 async def fetch(conn: Connection, asked: Sequence[tuple[View, Need]], *, now_ms: int) -> list[Any]:
     """The answer of each need, in order (`engine/needs.py` says what each answer is).
 
-    Takes every need but Script, Child and TaskDefinition. The views are not changed.
+    Takes every need but Script, Child, Definition and TaskDefinition. The views are not changed.
     """
     answers: list[Any] = [None] * len(asked)
     kinds: dict[type, list[int]] = {}
@@ -45,21 +45,22 @@ async def fetch(conn: Connection, asked: Sequence[tuple[View, Need]], *, now_ms:
 
 
 async def _rows(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
-    keys: list[tuple[str, int, str, str, str | None]] = []
-    for view, need in asked:
-        for reference, prefix in need.keys:
-            after = prefix if need.exact else _after(prefix)
-            last = path_text(prefix) if need.exact else after and path_text(after)
-            keys.append((view.header.id, view.header.generation, reference, path_text(prefix), last))
-    columns: list[Any] = [list(column) for column in zip(*keys, strict=True)] or [[], [], [], [], []]
-    exact = [need.exact for _, need in asked for _ in need.keys]
-    records = iter(await conn.fetch(_ROWS, *columns, exact))
+    keys = [(view.header, *key, need.exact) for view, need in asked for key in need.keys]
+    columns = (
+        [header.id for header, _, _, _ in keys],
+        [header.generation for header, _, _, _ in keys],
+        [reference for _, reference, _, _ in keys],
+        [path_text(prefix) for _, _, prefix, _ in keys],
+        [path_text(prefix) if exact else _after(prefix) for _, _, prefix, exact in keys],
+        [exact for _, _, _, exact in keys],
+    )
+    records = iter(await conn.fetch(_ROWS, *columns))
     return [[_task_or_none(next(records)) for _ in need.keys] for _, need in asked]
 
 
-def _after(prefix: Path) -> Path | None:
+def _after(prefix: Path) -> str | None:
     """The first path after all those that start with `prefix`; None: there is no end."""
-    return (*prefix[:-1], prefix[-1] + 1) if prefix else None
+    return path_text((*prefix[:-1], prefix[-1] + 1)) if prefix else None
 
 
 # $1 workflow, $2 generation, $3 reference, $4 lowest path, $5 highest path (excluded unless exact,
@@ -95,11 +96,13 @@ async def _scope_rows(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
         [view.header.generation for view, _ in asked],
         [need.scope for _, need in asked],
         [path_text(need.prefix) for _, need in asked],
-        [(after := _after(need.prefix)) and path_text(after) for _, need in asked],
+        [_after(need.prefix) for _, need in asked],
     )
     return _grouped(records, len(asked))
 
 
+# The planner takes workflows to be small and would read all of one; OFFSET 0 has it look up each row by its
+# key, and the order, which only the index on scope has, each container's rows by that.
 # $1 workflow, $2 generation, $3 scope, $4 lowest path, $5 first path after the prefix (NULL = no end)
 _SCOPE_ROWS = f"""/* need scope rows */
 SELECT i.place, t.* FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::text[], $5::text[])
@@ -108,11 +111,15 @@ CROSS JOIN LATERAL (
   WITH RECURSIVE inside(seq) AS (
     SELECT i.scope
     UNION ALL
-    SELECT t.seq FROM inside c JOIN task t ON t.workflow_id = i.workflow_id AND t.scope = c.seq AND t.scope > 0
-    WHERE t.generation = i.generation AND t.path >= i.low::integer[]
-      AND t.path <= coalesce(i.high, '{{2147483647}}')::integer[])
-  SELECT {TASK_COLUMNS} FROM inside c JOIN task t ON t.workflow_id = i.workflow_id AND t.seq = c.seq
-  WHERE c.seq <> i.scope AND NOT t.superseded AND (i.high IS NULL OR t.path < i.high::integer[])) t
+    SELECT t.seq FROM inside c CROSS JOIN LATERAL (
+      SELECT t.seq, t.generation FROM task t
+      WHERE t.workflow_id = i.workflow_id AND t.scope = c.seq AND t.scope > 0 AND t.path >= i.low::integer[]
+        AND t.path <= coalesce(i.high, '{{2147483647}}')::integer[]
+      ORDER BY t.path OFFSET 0) t
+    WHERE t.generation = i.generation)
+  SELECT {TASK_COLUMNS} FROM inside c
+  CROSS JOIN LATERAL (SELECT * FROM task t WHERE t.workflow_id = i.workflow_id AND t.seq = c.seq OFFSET 0) t
+  WHERE c.seq <> i.scope AND (i.high IS NULL OR t.path < i.high::integer[])) t
 ORDER BY i.place, t.seq"""
 
 

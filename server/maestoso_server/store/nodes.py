@@ -18,7 +18,7 @@ from .database import Connection
 BEAT_MS = 1_000
 LEASE_MS = 4_000
 
-SESSION_TTL_MS = 5_000
+TIME_TO_LIVE_MS = 5_000
 """How long a session outlives its stream. A worker fences itself after 4 s."""
 
 ALIVE = "alive AS MATERIALIZED (SELECT epoch FROM node WHERE epoch = $1 FOR KEY SHARE)"
@@ -56,6 +56,15 @@ class NodeRow:
 
 
 @dataclass(slots=True)
+class AskedDrain:
+    """A worker is to finish what it holds; its stream is closed at `close_ms` at the latest."""
+
+    session_id: str
+    close_ms: int
+    reason: str
+
+
+@dataclass(slots=True)
 class Pulse:
     """What one beat found for this node. `*_due_ms`: the earliest time, None where there is nothing."""
 
@@ -70,8 +79,8 @@ class Pulse:
     session_due_ms: int | None
     """When the next of this node's ended streams expires."""
     sessions: int
-    """How many ACTIVE sessions are this node's: another number than its open streams means that
-    some have moved."""
+    """How many ACTIVE sessions are this node's: another number than its open streams means that some
+    have moved, or that a row has no stream (`sessions.serving`)."""
     ended: bool
     """Rows of this node are marked ended."""
     answered: bool
@@ -87,6 +96,8 @@ class Pulse:
     """Epochs without a node row that still own rows, sessions or messages."""
     waiting: list[tuple[str, str]]
     """Those of the queues asked about in which something waits: (namespace, queue)."""
+    drains: list[AskedDrain]
+    """Sessions of this node that an operator asks to drain: named with every beat until they end."""
 
 
 @dataclass(slots=True)
@@ -113,13 +124,19 @@ async def new_epoch(conn: Connection) -> int:
     return epoch
 
 
-async def prove_life(conn: Connection, epoch: int) -> None:
-    """Hold the lock of this epoch for as long as the connection lives. Before `register`."""
-    await conn.execute("SELECT pg_advisory_lock($1::int, $2::int)", _LIFE_LOCK, epoch)
+async def prove_life(conn: Connection, epoch: int) -> bool:
+    """Hold the lock of this epoch for as long as the connection lives; before `register`.
+
+    False: another connection holds it, such as an own one that Postgres has not yet given up. Try
+    again with the next beat."""
+    # $1 and $2 name the lock
+    proven: bool = await conn.fetchval("SELECT pg_try_advisory_lock($1::int, $2::int)", _LIFE_LOCK, epoch)
+    return proven
 
 
 async def stop_proving(conn: Connection, epoch: int) -> None:
     """Give the lock of an epoch back that this connection held."""
+    # $1 and $2 name the lock
     await conn.execute("SELECT pg_advisory_unlock($1::int, $2::int)", _LIFE_LOCK, epoch)
 
 
@@ -170,11 +187,11 @@ def _epochs(name: str, table: str, column: str, condition: str) -> str:
 )"""
 
 
-# $1 epoch, $2 now, $3 new end of the lease, $4 degraded, $5 namespaces and $6 queues with room,
-# $7 whether fallen locks count, $8 the lock's first half
+# $1 epoch, $2 now, $3 new end of the lease, $4 namespaces and $5 queues with room, $6 whether fallen
+# locks count, $7 the lock's first half
 _PULSE = f"""
 WITH RECURSIVE beat AS (
-  UPDATE node SET lease_until_ms = $3, degraded = $4 WHERE epoch = $1 RETURNING draining
+  UPDATE node SET lease_until_ms = $3 WHERE epoch = $1 RETURNING draining
 ),
 {_epochs("owners", "task_queue", "owner_epoch", "")},
 {_epochs("servers", "session", "epoch", "")},
@@ -183,7 +200,7 @@ WITH RECURSIVE beat AS (
 dead AS (
   SELECT epoch FROM node
   WHERE epoch <> $1
-    AND (lease_until_ms < $2 OR CASE WHEN $7 THEN pg_try_advisory_xact_lock_shared($8::int, epoch::int) END)
+    AND (lease_until_ms < $2 OR CASE WHEN $6 THEN pg_try_advisory_xact_lock_shared($7::int, epoch::int) END)
 ),
 orphan AS (
   SELECT e.epoch FROM (
@@ -210,12 +227,16 @@ SELECT
   ARRAY(SELECT epoch FROM dead ORDER BY epoch) AS dead,
   ARRAY(SELECT epoch FROM orphan ORDER BY epoch) AS orphans,
   ARRAY(
-    SELECT ROW(a.namespace, a.queue) FROM unnest($5::text[], $6::text[]) AS a(namespace, queue)
+    SELECT ROW(a.namespace, a.queue) FROM unnest($4::text[], $5::text[]) AS a(namespace, queue)
     WHERE (
       SELECT true FROM task_queue q
       WHERE q.namespace = a.namespace AND q.queue = a.queue AND q.owner_epoch IS NULL AND NOT q.ended LIMIT 1
     )
-  ) AS waiting
+  ) AS waiting,
+  ARRAY(
+    SELECT ROW(session_id, drain_close_ms, drain_reason) FROM session
+    WHERE epoch = $1 AND drain_close_ms IS NOT NULL AND state = 'ACTIVE' ORDER BY session_id
+  ) AS drains
 FROM beat
 """
 
@@ -226,7 +247,6 @@ async def pulse(
     epoch: int,
     queues: Sequence[tuple[str, str]],
     now_ms: int,
-    degraded: bool = False,
     trust_locks: bool = False,
 ) -> Pulse:
     """The beat: the lease runs `LEASE_MS` from `now_ms`; and everything that is due for this node,
@@ -239,7 +259,6 @@ async def pulse(
         epoch,
         now_ms,
         now_ms + LEASE_MS,
-        degraded,
         [namespace for namespace, _ in queues],
         [queue for _, queue in queues],
         trust_locks,
@@ -250,6 +269,7 @@ async def pulse(
     found = dict(row)
     found["nodes"] = [NodeRow(*node) for node in found["nodes"]]
     found["waiting"] = [(namespace, queue) for namespace, queue in found["waiting"]]
+    found["drains"] = [AskedDrain(str(session), close_ms, why) for session, close_ms, why in found["drains"]]
     return Pulse(**found)
 
 
@@ -266,7 +286,9 @@ SELECT EXISTS (SELECT FROM gone) OR NOT EXISTS (SELECT FROM node WHERE epoch = $
 """
 
 # $1 the taker's epoch, $2 the dead one's, $3 now, $4 end of the sessions' time, $5 rows at most.
-# A row without a session counts as read, like all that is inherited; its worker is lost.
+# A row without a session counts as read, like all that is inherited; its worker is lost. A row whose
+# session another node serves was handed out while the session moved: it follows it and is due there at
+# once, as a row passed on (`sessions.pass_on`).
 _INHERIT = f"""
 WITH {ALIVE},
 streams AS (
@@ -275,22 +297,28 @@ streams AS (
       state = CASE WHEN s.state = 'ACTIVE' THEN 'DETACHED' ELSE s.state END
   FROM (
     SELECT session_id FROM session WHERE epoch = $2 AND EXISTS (SELECT FROM alive)
-    ORDER BY session_id LIMIT $5 FOR UPDATE SKIP LOCKED
+    LIMIT $5 FOR UPDATE SKIP LOCKED
   ) p
   WHERE s.session_id = p.session_id
   RETURNING s.session_id
 ),
 rows AS (
   UPDATE task_queue q
-  SET owner_epoch = CASE WHEN p.lost AND q.redeliver_on_loss THEN NULL ELSE $1 END,
+  SET owner_epoch = CASE
+        WHEN p.lost AND q.redeliver_on_loss THEN NULL WHEN p.moved THEN p.served_by ELSE $1 END,
       session_id = CASE WHEN NOT p.lost THEN q.session_id END,
-      deadline_ms = CASE WHEN NOT p.lost THEN q.deadline_ms WHEN NOT q.redeliver_on_loss THEN $3 END
+      deadline_ms = CASE WHEN p.moved THEN $3 WHEN NOT p.lost THEN q.deadline_ms
+        WHEN NOT q.redeliver_on_loss THEN $3 END
   FROM (
-    SELECT workflow_id, seq, NOT ended AND (
-      SELECT true FROM session s WHERE s.session_id = task_queue.session_id
-    ) IS NULL AS lost
-    FROM task_queue WHERE owner_epoch = $2 AND $2 > 0 AND EXISTS (SELECT FROM alive)
-    ORDER BY workflow_id, seq LIMIT $5 FOR UPDATE SKIP LOCKED
+    SELECT r.workflow_id, r.seq, r.served_by, NOT r.ended AND r.served_by IS NULL AS lost,
+      NOT r.ended AND r.served_by <> $2 AS moved
+    FROM (
+      SELECT workflow_id, seq, ended, (
+        SELECT s.epoch FROM session s WHERE s.session_id = task_queue.session_id
+      ) AS served_by
+      FROM task_queue WHERE owner_epoch = $2 AND $2 > 0 AND EXISTS (SELECT FROM alive)
+      LIMIT $5 FOR UPDATE SKIP LOCKED
+    ) r
   ) p
   WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
   RETURNING q.seq
@@ -300,7 +328,7 @@ messages AS (
   FROM (
     SELECT workflow_id, id FROM inbox
     WHERE drain_epoch = $2 AND NOT parked AND outcome IS NULL AND EXISTS (SELECT FROM alive)
-    ORDER BY workflow_id, id LIMIT $5 FOR UPDATE SKIP LOCKED
+    LIMIT $5 FOR UPDATE SKIP LOCKED
   ) p
   WHERE i.workflow_id = p.workflow_id AND i.id = p.id
   RETURNING i.id
@@ -310,7 +338,7 @@ answers AS (
   USING (
     SELECT workflow_id, id FROM inbox
     WHERE origin_epoch = $2 AND outcome IS NOT NULL AND EXISTS (SELECT FROM alive)
-    ORDER BY workflow_id, id LIMIT $5 FOR UPDATE SKIP LOCKED
+    LIMIT $5 FOR UPDATE SKIP LOCKED
   ) p
   WHERE i.workflow_id = p.workflow_id AND i.id = p.id
   RETURNING i.id
@@ -338,7 +366,7 @@ async def takeover(
             raise NodeLost(epoch)
         if not is_dead:
             return None
-        row = await conn.fetchrow(_INHERIT, epoch, dead, now_ms, now_ms + SESSION_TTL_MS, _TAKEOVER_ROWS)
+        row = await conn.fetchrow(_INHERIT, epoch, dead, now_ms, now_ms + TIME_TO_LIVE_MS, _TAKEOVER_ROWS)
     if row is None:
         raise NodeLost(epoch)
     return Takeover(*row)

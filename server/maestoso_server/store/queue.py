@@ -117,8 +117,6 @@ _ORDER = "q.rank, q.due_ms, q.workflow_id, q.seq"
 _WAITS = """q.namespace = $2 AND q.queue = $3 AND q.owner_epoch IS NULL AND NOT q.ended
   AND EXISTS (SELECT FROM alive)"""
 
-_TASK = "JOIN task t ON t.workflow_id = q.workflow_id AND t.seq = q.seq"
-
 _TAKEN = f"""
   q.workflow_id, q.seq, q.delivery, q.session_id, q.unread, q.namespace, q.queue, q.task_type,
   {LOWEST_PRIORITY_RANK} - q.rank, q.due_ms, q.size, q.task_limit, q.response_s, q.timeout_s, q.total_due_ms,
@@ -126,8 +124,13 @@ _TAKEN = f"""
   w.name, coalesce(w.correlation_id, ''), p.traceparent"""
 """The fields of `Taken`, in order."""
 
-_TAKEN_FROM = f"""q {_TASK}
-  JOIN workflow w ON w.id = q.workflow_id JOIN workflow_payload p ON p.workflow_id = q.workflow_id"""
+# LATERAL with its own LIMIT, so that every plan looks these up by key, row by row.
+_TAKEN_FROM = """q
+  CROSS JOIN LATERAL (SELECT * FROM task t WHERE t.workflow_id = q.workflow_id AND t.seq = q.seq LIMIT 1) t
+  CROSS JOIN LATERAL (SELECT name, correlation_id FROM workflow w WHERE w.id = q.workflow_id LIMIT 1) w
+  CROSS JOIN LATERAL (
+    SELECT traceparent FROM workflow_payload p WHERE p.workflow_id = q.workflow_id LIMIT 1
+  ) p"""
 
 
 class _Taker(NamedTuple):
@@ -135,7 +138,6 @@ class _Taker(NamedTuple):
 
     asked: str
     task: str
-    lock: str
     owner: str
     after: str
 
@@ -143,7 +145,6 @@ class _Taker(NamedTuple):
 _STREAMS = _Taker(
     asked="cardinality($4::uuid[])",
     task="",
-    lock="q",
     owner="owner_epoch = $1, session_id = ($4::uuid[])[h.place], deadline_ms = NULL",
     after="",
 )
@@ -151,8 +152,9 @@ _STREAMS = _Taker(
 # Locks the task rows along (and skips those that a save holds): it writes them.
 _POLLER = _Taker(
     asked="$4::int",
-    task=_TASK,
-    lock="q, t",
+    task="""CROSS JOIN LATERAL (
+    SELECT FROM task t WHERE t.workflow_id = q.workflow_id AND t.seq = q.seq FOR UPDATE SKIP LOCKED
+  ) t""",
     owner=f"""owner_epoch = 0, session_id = NULL, deadline_ms = NULL, unread = 0, worker_id = $10,
       started_ms = {first_start("q", "$9")}, progress_ms = $9""",
     after=f""",
@@ -218,9 +220,13 @@ def _take(taker: _Taker, admission: _Admission) -> str:
     of a poller: $9 now, $10 worker; under a limit the task type comes last.
 
     The first rows are looked for in two scans: what is more urgent than the watermark, then what
-    comes after it. The constant limit tells the planner that few rows come: it cannot see $4."""
-    scan = f"SELECT {_ORDER}, q.task_limit FROM task_queue q {taker.task} WHERE {_WAITS}"
-    lock = f"FOR UPDATE OF {taker.lock} SKIP LOCKED"
+    comes after it. Locked rows cannot move, so they are updated by their place in the table: by key,
+    a plan made while the queue was empty would read all of it. (A row that changed between this
+    statement's snapshot and its lock has another place, and is left for the next take.) The constant
+    limit tells the planner that few rows come: it cannot see $4."""
+    columns = f"q.ctid AS place_in_table, {_ORDER}, q.task_limit"
+    scan = f"SELECT {columns} FROM task_queue q {taker.task} WHERE {_WAITS}"
+    lock = "FOR UPDATE OF q SKIP LOCKED"
     return f"""
 WITH {ALIVE},{admission.room}
 urgent AS MATERIALIZED (
@@ -231,14 +237,14 @@ rest AS MATERIALIZED (
   LIMIT {admission.most} - (SELECT count(*) FROM urgent) {lock}
 ),
 head AS MATERIALIZED (
-  SELECT q.workflow_id, q.seq, row_number() OVER first AS place, {admission.fits} AS fits
+  SELECT q.place_in_table, row_number() OVER first AS place, {admission.fits} AS fits
   FROM (SELECT * FROM urgent UNION ALL SELECT * FROM rest) q
   WINDOW first AS (ORDER BY {_ORDER} ROWS UNBOUNDED PRECEDING)
   LIMIT {MOST}
 ),
 taken AS (
   UPDATE task_queue q SET {taker.owner}, delivery = q.delivery + 1
-  FROM head h WHERE q.workflow_id = h.workflow_id AND q.seq = h.seq AND h.fits
+  FROM head h WHERE q.ctid = h.place_in_table AND h.fits
   RETURNING q.*, h.place
 ){taker.after}
 SELECT {admission.kept_back} AS kept_back, {_TAKEN}
@@ -362,7 +368,9 @@ def _taken(row: Any) -> Taken:
 _READ = f"""
 SELECT {_TAKEN}
 FROM unnest($1::uuid[], $2::int[]) AS a(workflow_id, seq)
-JOIN (task_queue {_TAKEN_FROM}) ON q.workflow_id = a.workflow_id AND q.seq = a.seq
+CROSS JOIN LATERAL (
+  SELECT * FROM task_queue q WHERE q.workflow_id = a.workflow_id AND q.seq = a.seq LIMIT 1
+) {_TAKEN_FROM}
 """
 
 

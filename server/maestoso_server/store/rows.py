@@ -40,6 +40,17 @@ def path_text(path: Path) -> str:
     return "{" + ",".join(map(str, path)) + "}"
 
 
+def plain(text: str) -> str:
+    """Free text as Postgres can hold it: U+0000 and lone surrogates become a question mark."""
+    if text.isascii() and "\x00" not in text:
+        return text
+    return text.encode("utf-8", "replace").decode().replace("\x00", "?")
+
+
+def plain_or_none(text: str | None) -> str | None:
+    return None if text is None else plain(text)
+
+
 def raw(value: Json | None) -> bytes | None:
     return None if value is None else value.raw
 
@@ -62,7 +73,7 @@ def saved_start(n: int, header: Header, metadata_revision: int | None) -> tuple[
         header.parent_id,
         header.parent_seq,
         header.priority,
-        header.correlation_id,
+        plain_or_none(header.correlation_id),
         header.created_ms,
         header.clock_ms,
         header.updated_ms,
@@ -74,16 +85,11 @@ def saved_start(n: int, header: Header, metadata_revision: int | None) -> tuple[
         raw(header.cursor),
         metadata_revision,
         header.idempotency_key is not None,
-        header.input.raw,
-        raw(header.output),
-        header.variables.raw,
-        raw(header.task_to_domain),
-        header.reason,
-        header.failed_task,
-        header.created_by,
-        header.traceparent,
-        header.idempotency_key,
     )
+
+
+def saved_key(header: Header, metadata_revision: int | None) -> tuple[Any, ...]:
+    return header.namespace, header.idempotency_key, header.id, header.created_ms, metadata_revision
 
 
 def saved_header(n: int, header: Header) -> tuple[Any, ...]:
@@ -103,8 +109,37 @@ def saved_header(n: int, header: Header) -> tuple[Any, ...]:
     )
 
 
+def saved_payload(n: int, header: Header) -> tuple[Any, ...]:
+    """The payload of a workflow that starts."""
+    return (
+        n,
+        raw(header.output),
+        header.variables.raw,
+        plain_or_none(header.reason),
+        header.failed_task,
+        header.input.raw,
+        raw(header.task_to_domain),
+        header.created_by,
+        header.traceparent,
+        header.idempotency_key,
+    )
+
+
+def changed_payload(n: int, header: Header) -> tuple[Any, ...]:
+    """What may change in it."""
+    unchanged = (None,) * 5
+    return (
+        n,
+        raw(header.output),
+        header.variables.raw,
+        plain_or_none(header.reason),
+        header.failed_task,
+        *unchanged,
+    )
+
+
 def saved_task(n: int, row: TaskRow) -> tuple[Any, ...]:
-    path, state, output = row.path, row.state, row.output
+    path, state, output, reason = row.path, row.state, row.output, row.reason
     return (
         n,
         row.seq,
@@ -127,17 +162,39 @@ def saved_task(n: int, row: TaskRow) -> tuple[Any, ...]:
         row.callback_after_s,
         row.poll_count,
         row.child_id,
-        row.worker_id,
+        plain(row.worker_id),
         row.domain,
-        row.reason,
+        None if reason is None else plain(reason),
         None if state is None else encode_state(state),
         row.input.raw,
         None if output is None else output.raw,
     )
 
 
+def saved_change(n: int, row: TaskRow) -> tuple[Any, ...]:
+    """What may change after a row's birth; not its input."""
+    state, output, reason = row.state, row.output, row.reason
+    return (
+        n,
+        row.seq,
+        row.status,
+        row.started_ms,
+        row.updated_ms,
+        row.ended_ms,
+        row.superseded,
+        row.queued,
+        row.callback_after_s,
+        row.poll_count,
+        row.child_id,
+        plain(row.worker_id),
+        None if reason is None else plain(reason),
+        None if state is None else encode_state(state),
+        None if output is None else output.raw,
+    )
+
+
 def saved_birth(
-    n: int, namespace: str, birth: QueueBirth, session_id: str | None, place: int, now_ms: int
+    n: int, namespace: str, birth: QueueBirth, session_id: str | None, place: int
 ) -> tuple[Any, ...]:
     return (
         n,
@@ -154,17 +211,8 @@ def saved_birth(
         birth.total_due_ms,
         birth.redeliver_on_loss,
         session_id,
-        delivery_deadline_ms(birth, now_ms),
         place,
     )
-
-
-def delivery_deadline_ms(birth: QueueBirth, handed_out_ms: int) -> int | None:
-    """When the first of a delivery's clocks runs out; None where it has none."""
-    ends = [handed_out_ms + s * 1000 for s in (birth.response_s, birth.timeout_s) if s]
-    if birth.total_due_ms:
-        ends.append(birth.total_due_ms)
-    return min(ends, default=None)
 
 
 HEADER_COLUMNS = (

@@ -17,7 +17,7 @@ from typing import Any
 
 from .database import Connection
 from .deliveries import MOST_UNREAD, Delivery, Key, columns_of
-from .nodes import ALIVE, SESSION_TTL_MS, NodeLost
+from .nodes import ALIVE, TIME_TO_LIVE_MS, NodeLost
 from .queue import QueueName, Taken, read
 
 
@@ -37,6 +37,7 @@ class Session:
     state: str
     """ACTIVE, DETACHED (its stream ended) or EXPIRED."""
     connected_ms: int
+    """Rises with every resume, so it also tells one stream of the session from the next."""
     expires_ms: int | None = None
 
 
@@ -135,12 +136,15 @@ async def open_session(conn: Connection, session: Session) -> None:
         raise NodeLost(session.epoch)
 
 
-# $1 the new node's epoch, $2 session, $3 namespace, $4 hash of the token, $5 now
+# $1 the new node's epoch, $2 session, $3 namespace, $4 hash of the token, $5 now, $6 NULL or when this node
+# believes that it was connected, $7 the worker's number of the stream or 0
 _MOVE = f"""
 WITH {ALIVE},
 moved AS (
-  UPDATE session s SET epoch = $1, state = 'ACTIVE', expires_ms = NULL, connected_ms = $5
+  UPDATE session s SET epoch = $1, state = 'ACTIVE', expires_ms = NULL,
+    connected_ms = greatest($5, s.connected_ms + 1), stream_number = greatest(s.stream_number, $7)
   WHERE s.session_id = $2 AND s.namespace = $3 AND s.resume_token_hash = $4 AND s.state <> 'EXPIRED'
+    AND ($6::bigint[] IS NULL OR s.connected_ms = ANY($6)) AND ($7::bigint = 0 OR s.stream_number < $7)
     AND EXISTS (SELECT FROM alive)
   RETURNING {_COLUMNS}
 )
@@ -187,16 +191,23 @@ async def resume(
     held: Sequence[Delivery],
     now_ms: int,
     adopt: bool = False,
+    since_ms: Sequence[int] | None = None,
+    stream_number: int = 0,
 ) -> Resumed | None:
     """Transition 9: the session and what its worker holds belong to this node from now on.
 
     None: no such session, a wrong token, or it has expired. (Its time may be over: as long as
     nobody has expired it, its deliveries are its worker's.) Rows that the inventory lacks were
     unread: they wait again with `unread` + 1. With `adopt` (transition 12: the inventory is this
-    node's own memory) they are new, stay the session's and come back as `unsent`.
+    node's own memory) they are new, stay the session's and come back as `unsent`; with `since_ms`
+    only where `connected_ms` is one of these still: a node that was asleep must not take back a
+    session that its worker has resumed elsewhere. `stream_number`, where it is counted, must be
+    higher than at the last resume: a Hello that lay in a node that was asleep is outdated.
     One transaction of its own; raises `NodeLost`."""
     async with conn.transaction():
-        moved = await conn.fetchrow(_MOVE, epoch, session_id, namespace, resume_token_hash, now_ms)
+        moved = await conn.fetchrow(
+            _MOVE, epoch, session_id, namespace, resume_token_hash, now_ms, since_ms, stream_number
+        )
         if moved is None:
             raise NodeLost(epoch)
         if moved["session_id"] is None:
@@ -221,19 +232,30 @@ async def resume(
     )
 
 
-# $1 epoch, $2 sessions, $3 end of their time
+# $1 epoch, $2 sessions, $3 end of their time, $4 when each was connected, as far as is known, or NULL
 _DETACH = """
-UPDATE session SET state = 'DETACHED', expires_ms = $3
-WHERE session_id = ANY($2::uuid[]) AND epoch = $1 AND state = 'ACTIVE'
-RETURNING session_id
+UPDATE session s SET state = 'DETACHED', expires_ms = $3
+FROM unnest($2::uuid[], $4::bigint[]) AS a(session_id, connected_ms)
+WHERE s.session_id = a.session_id AND s.epoch = $1 AND s.state = 'ACTIVE'
+  AND s.connected_ms <= coalesce(a.connected_ms, s.connected_ms)
+RETURNING s.session_id
 """
 
 
-async def detach(conn: Connection, *, epoch: int, session_ids: Sequence[str], now_ms: int) -> set[str]:
-    """Transition 8: these streams have ended; their sessions live on for `SESSION_TTL_MS`.
+async def detach(
+    conn: Connection,
+    *,
+    epoch: int,
+    session_ids: Sequence[str],
+    now_ms: int,
+    connected_ms: Sequence[int] | None = None,
+) -> set[str]:
+    """Transition 8: these streams have ended; their sessions live on for `TIME_TO_LIVE_MS`.
 
-    Answers those that were this node's; another has resumed the rest."""
-    rows = await conn.fetch(_DETACH, epoch, session_ids, now_ms + SESSION_TTL_MS)
+    Answers those that were this node's and, with `connected_ms` (one for each), that were not resumed
+    later than that, at this node or another: a resume may overtake the word of the older stream's end."""
+    known = connected_ms if connected_ms is not None else [None] * len(session_ids)
+    rows = await conn.fetch(_DETACH, epoch, session_ids, now_ms + TIME_TO_LIVE_MS, known)
     return {str(row["session_id"]) for row in rows}
 
 
@@ -258,7 +280,7 @@ p AS MATERIALIZED (
     SELECT q.workflow_id, q.seq, q.delivery, q.redeliver_on_loss
     FROM ending e JOIN task_queue q ON q.session_id = e.session_id
     WHERE q.owner_epoch > 0 AND NOT q.ended
-    ORDER BY q.workflow_id, q.seq LIMIT $6 FOR UPDATE OF q SKIP LOCKED
+    LIMIT $6 FOR UPDATE OF q SKIP LOCKED
   ) q
   CROSS JOIN LATERAL (SELECT (q.workflow_id, q.seq, q.delivery) IN (
     SELECT * FROM unnest($3::uuid[], $4::int[], $5::int[])
@@ -324,28 +346,24 @@ async def expire(
     )
 
 
-# $1 epoch, $2 sessions
-_MOVED = """
-SELECT a.session_id FROM unnest($2::uuid[]) AS a(session_id)
-WHERE (SELECT true FROM session s WHERE s.session_id = a.session_id AND s.epoch = $1) IS NULL
-"""
+async def serving(conn: Connection, *, epoch: int) -> set[str]:
+    """The sessions whose stream is at this node, as the database has it."""
+    # $1 epoch
+    rows = await conn.fetch("SELECT session_id FROM session WHERE epoch = $1 AND expires_ms IS NULL", epoch)
+    return {str(row["session_id"]) for row in rows}
 
 
-async def moved(conn: Connection, *, epoch: int, session_ids: Sequence[str]) -> set[str]:
-    """Those of the sessions that this node believes to serve and that are not its own any more."""
-    return {str(row["session_id"]) for row in await conn.fetch(_MOVED, epoch, session_ids)}
-
-
-# $1 epoch, $2 session
+# $1 epoch, $2 session, $3 now
 _PASS_ON = f"""
 WITH {ALIVE},
 followed AS (
-  UPDATE task_queue q SET owner_epoch = p.epoch
+  UPDATE task_queue q SET owner_epoch = p.epoch, deadline_ms = $3
   FROM (
     SELECT q.workflow_id, q.seq, s.epoch
     FROM task_queue q JOIN session s ON s.session_id = q.session_id JOIN node n ON n.epoch = s.epoch
-    WHERE q.session_id = $2 AND q.owner_epoch = $1 AND s.epoch <> $1 AND EXISTS (SELECT FROM alive)
-    ORDER BY q.workflow_id, q.seq FOR UPDATE OF q SKIP LOCKED
+    WHERE q.session_id = $2 AND q.owner_epoch = $1 AND s.epoch <> $1 AND NOT q.ended
+      AND EXISTS (SELECT FROM alive)
+    FOR UPDATE OF q SKIP LOCKED
   ) p
   WHERE q.workflow_id = p.workflow_id AND q.seq = p.seq
   RETURNING q.workflow_id, q.seq
@@ -354,20 +372,21 @@ SELECT f.workflow_id, f.seq FROM alive LEFT JOIN followed f ON true
 """
 
 
-async def pass_on(conn: Connection, *, epoch: int, session_id: str) -> set[Key]:
+async def pass_on(conn: Connection, *, epoch: int, session_id: str, now_ms: int) -> set[Key]:
     """The old node's half of 9: rows of mine that were born for a session while it moved follow it.
 
-    Raises `NodeLost`."""
-    rows = await conn.fetch(_PASS_ON, epoch, session_id)
+    They are due there at once: that node does not know them yet, and sends them (again) under
+    their delivery. Raises `NodeLost`."""
+    rows = await conn.fetch(_PASS_ON, epoch, session_id, now_ms)
     if not rows:
         raise NodeLost(epoch)
     return {Key(str(row["workflow_id"]), row["seq"]) for row in rows if row["seq"] is not None}
 
 
-# $1 namespace or NULL, $2 the last session of the page before, $3 rows at most
+# $1 namespace or NULL, $2 after this id, $3 at most, $4 state or NULL
 _LIST = f"""
 SELECT {_COLUMNS} FROM session s
-WHERE s.session_id > $2 AND s.namespace = coalesce($1, s.namespace)
+WHERE s.session_id > $2 AND s.namespace = coalesce($1, s.namespace) AND s.state = coalesce($4, s.state)
 ORDER BY s.session_id LIMIT $3
 """
 
@@ -376,8 +395,26 @@ async def list_sessions(
     conn: Connection,
     *,
     namespace: str | None = None,
+    state: str | None = None,
     after: str = "00000000-0000-0000-0000-000000000000",
     limit: int = 1000,
 ) -> list[Session]:
-    """Sessions by id, of one namespace or of all; `after` is the last one of the page before."""
-    return [_session(row) for row in await conn.fetch(_LIST, namespace, after, limit)]
+    """Sessions by id, of one namespace or of all, in one state or in any; `after` is the last one of
+    the page before."""
+    return [_session(row) for row in await conn.fetch(_LIST, namespace, after, limit, state)]
+
+
+# $1 session, $2 namespace, $3 when its stream is closed at the latest, $4 why. Asked twice, the
+# earlier end holds.
+_ASK_DRAIN = """
+UPDATE session SET drain_close_ms = least(drain_close_ms, $3), drain_reason = coalesce(drain_reason, $4)
+WHERE session_id = $1 AND namespace = $2 AND state = 'ACTIVE'
+RETURNING true
+"""
+
+
+async def ask_drain(conn: Connection, *, namespace: str, session_id: str, reason: str, close_ms: int) -> bool:
+    """Ask a worker to finish what it holds; its node sees it with its next beat (`Pulse.drains`).
+
+    False: there is no such session with a stream."""
+    return bool(await conn.fetchval(_ASK_DRAIN, session_id, namespace, close_ms, reason))

@@ -500,10 +500,11 @@ def queues(task_type: str = "", *, connection: Connection | None = None) -> int:
         def row(queue: Any) -> Sequence[str]:
             oldest = age(queue.oldest_age) if queue.HasField("oldest_age") else ""
             names = escape(queue.task_type), escape(queue.domain)
-            return (*names, str(queue.depth), oldest, str(queue.delayed), str(queue.delivered))
+            depth = f"{queue.depth}+" if queue.depth_capped else str(queue.depth)
+            return (*names, depth, oldest, "yes" if queue.has_worker else "no")
 
         found = [queue async for queue in client.queues(task_type)]
-        _table(connection, found, ("task type", "domain", "waiting", "oldest", "later", "with workers"), row)
+        _table(connection, found, ("task type", "domain", "waiting", "oldest", "worker"), row)
 
     return connection.run(act)
 

@@ -70,6 +70,8 @@ def _items(text: str, start: int) -> Iterator[tuple[int, str, Any]]:
         position = _skip_space(text, end)
         if text[position : position + 1] == ",":
             position = _skip_space(text, position + 1)
+            if text[position : position + 1] == "]":
+                raise json.JSONDecodeError("expecting a definition", text, position)
         elif text[position : position + 1] != "]":
             raise json.JSONDecodeError("expecting ',' or ']'", text, position)
     rest = _skip_space(text, position + 1)

@@ -19,6 +19,8 @@ CREATE TABLE node (
 ) WITH (fillfactor = 50);
 
 -- One worker stream. `epoch` is the node that serves it; `expires_ms` is set when the stream ended.
+-- connected_ms rises with every resume; stream_number is the worker's own count of its streams.
+-- `drain_close_ms`: an operator asks the worker to finish; its stream is closed then at the latest.
 CREATE TABLE session (
   session_id uuid PRIMARY KEY,
   epoch bigint NOT NULL,
@@ -30,9 +32,14 @@ CREATE TABLE session (
   sdk text NOT NULL,
   state text NOT NULL CONSTRAINT session_state CHECK (state IN ('ACTIVE', 'DETACHED', 'EXPIRED')),
   connected_ms bigint NOT NULL,
-  expires_ms bigint
+  stream_number bigint NOT NULL DEFAULT 0,
+  expires_ms bigint,
+  drain_close_ms bigint,
+  drain_reason text
 ) WITH (fillfactor = 70);
 CREATE INDEX session_by_epoch ON session (epoch, expires_ms);
+-- Sessions that an operator asks to drain: few, and read with every beat of their node.
+CREATE INDEX session_drain ON session (epoch) WHERE drain_close_ms IS NOT NULL;
 
 -- `metadata_revision` rises with every put or delete of a definition: a start checks it.
 CREATE TABLE namespace (
@@ -79,7 +86,9 @@ CREATE TABLE snapshot (
   PRIMARY KEY (namespace, id)
 );
 
--- The narrow, hot row: no column that changes at a step is indexed, so updates are HOT.
+-- The narrow, hot row: no column that changes at a step is indexed, so updates are HOT. Lists read it
+-- by the indexes below; the one on status is touched when a workflow begins and when it ends. No CHECK:
+-- Postgres parses it anew for each statement (2 % of a small save); the save itself refuses bad rows.
 CREATE TABLE workflow (
   id uuid PRIMARY KEY,
   namespace text NOT NULL,
@@ -97,13 +106,18 @@ CREATE TABLE workflow (
   clock_ms bigint NOT NULL,
   updated_ms bigint NOT NULL,
   ended_ms bigint NOT NULL,
-  next_seq integer NOT NULL CONSTRAINT workflow_seq_fits_24_bits CHECK (next_seq BETWEEN 1 AND 16777215),
-  open integer NOT NULL CONSTRAINT workflow_open_not_negative CHECK (open >= 0),
+  next_seq integer NOT NULL,
+  open integer NOT NULL,
   permissive_failed integer NOT NULL,
   last_task integer NOT NULL,
   last_node bigint NOT NULL,
   cursor bytea
-) WITH (fillfactor = 60);
+) WITH (fillfactor = 50);
+CREATE INDEX workflow_by_age ON workflow (namespace, created_ms DESC, id DESC);
+CREATE INDEX workflow_by_name ON workflow (namespace, name, created_ms DESC, id DESC);
+CREATE INDEX workflow_by_status ON workflow (namespace, status, created_ms DESC, id DESC);
+CREATE INDEX workflow_by_correlation ON workflow (namespace, correlation_id, created_ms DESC, id DESC)
+  WHERE correlation_id IS NOT NULL;
 
 -- What the header carries that is large or changes seldom.
 CREATE TABLE workflow_payload (
@@ -117,24 +131,7 @@ CREATE TABLE workflow_payload (
   created_by text NOT NULL,
   traceparent text NOT NULL,
   idempotency_key text
-) WITH (fillfactor = 80);
-
--- One row per execution for lists and search. No column here changes at every step.
-CREATE TABLE search (
-  workflow_id uuid PRIMARY KEY,
-  namespace text NOT NULL,
-  name text NOT NULL,
-  version integer NOT NULL,
-  status smallint NOT NULL,
-  correlation_id text,
-  created_ms bigint NOT NULL,
-  ended_ms bigint NOT NULL
-) WITH (fillfactor = 80);
-CREATE INDEX search_by_age ON search (namespace, created_ms DESC, workflow_id DESC);
-CREATE INDEX search_by_name ON search (namespace, name, created_ms DESC, workflow_id DESC);
-CREATE INDEX search_by_correlation ON search (namespace, correlation_id, created_ms DESC, workflow_id DESC)
-  WHERE correlation_id IS NOT NULL;
-CREATE INDEX search_running ON search (namespace, status, created_ms DESC, workflow_id DESC) WHERE status <= 2;
+) WITH (fillfactor = 50);
 
 -- One attempt of one task. `state` is an operator's own record (msgpack, first byte = format).
 CREATE TABLE task (
@@ -164,14 +161,16 @@ CREATE TABLE task (
   reason text,
   state bytea,
   input bytea NOT NULL,
-  output bytea,
-  PRIMARY KEY (workflow_id, seq)
-) WITH (fillfactor = 70);
+  output bytea
+) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX task_key ON task (workflow_id, generation, reference, path, attempt);
 -- What is inside a container (a join's or a loop's output). Only rows of containers are in it, and
 -- no column of it changes, so that ending a task stays a HOT update: for the same reason there is no
 -- index on status (open and failed rows are found by key, for the rare commands that need them).
 CREATE INDEX task_scope ON task (workflow_id, scope, path) WHERE scope > 0;
+-- Made last: a plan made while the table is empty is kept, all its indexes cost the same then, and
+-- Postgres takes the newest. By another one, finding a row would read all rows of its workflow.
+ALTER TABLE task ADD PRIMARY KEY (workflow_id, seq);
 
 -- The ownership of every open worker or system task, from birth to end.
 -- owner_epoch: NULL waits for a taker; 0 polled, belongs to no node; -1 asleep until due_ms; else a node.
@@ -200,8 +199,7 @@ CREATE TABLE task_queue (
   deadline_ms bigint,
   started_ms bigint NOT NULL DEFAULT 0,
   progress_ms bigint NOT NULL DEFAULT 0,
-  worker_id text NOT NULL DEFAULT '',
-  PRIMARY KEY (workflow_id, seq)
+  worker_id text NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_threshold = 1000000000);
 CREATE INDEX task_queue_take ON task_queue (namespace, queue, rank, due_ms, workflow_id, seq)
@@ -211,6 +209,7 @@ CREATE INDEX task_queue_ended ON task_queue (owner_epoch) WHERE ended;
 CREATE INDEX task_queue_limited ON task_queue (namespace, task_type)
   WHERE owner_epoch IS NOT NULL AND owner_epoch >= 0 AND task_limit > 0 AND NOT ended;
 CREATE INDEX task_queue_session ON task_queue (session_id) WHERE session_id IS NOT NULL;
+ALTER TABLE task_queue ADD PRIMARY KEY (workflow_id, seq);  -- made last, as that of task
 
 -- Locked by the taker of a limited queue.
 CREATE TABLE task_limit (
@@ -321,16 +320,7 @@ CREATE TYPE saved_start AS (
   last_task integer,
   cursor bytea,
   metadata_revision bigint,
-  keyed boolean,
-  input bytea,
-  output bytea,
-  variables bytea,
-  task_to_domain bytea,
-  reason text,
-  failed_task integer,
-  created_by text,
-  traceparent text,
-  idempotency_key text
+  keyed boolean
 );
 
 CREATE TYPE saved_key AS (
@@ -363,12 +353,18 @@ CREATE TYPE saved_definition AS (
   version integer
 );
 
+-- Of a start; later only output, variables, reason and failed_task change.
 CREATE TYPE saved_payload AS (
   n integer,
   output bytea,
   variables bytea,
   reason text,
-  failed_task integer
+  failed_task integer,
+  input bytea,
+  task_to_domain bytea,
+  created_by text,
+  traceparent text,
+  idempotency_key text
 );
 
 CREATE TYPE saved_task AS (
@@ -401,6 +397,25 @@ CREATE TYPE saved_task AS (
   output bytea
 );
 
+-- What may change in a task's row; all else it is born with.
+CREATE TYPE saved_change AS (
+  n integer,
+  seq integer,
+  status smallint,
+  started_ms bigint,
+  updated_ms bigint,
+  ended_ms bigint,
+  superseded boolean,
+  queued boolean,
+  callback_after_s integer,
+  poll_count integer,
+  child_id uuid,
+  worker_id text,
+  reason text,
+  state bytea,
+  output bytea
+);
+
 -- A queue row that a save ends or puts to sleep. `delivery` NULL: whatever it carries.
 -- `wake_ms` NULL: the row ends.
 CREATE TYPE saved_touch AS (
@@ -427,7 +442,6 @@ CREATE TYPE saved_birth AS (
   total_due_ms bigint,
   redeliver_on_loss boolean,
   session_id uuid,
-  deadline_ms bigint,
   queue_place integer
 );
 

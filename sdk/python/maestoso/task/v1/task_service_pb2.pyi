@@ -322,6 +322,7 @@ class Hello(google.protobuf.message.Message):
     HELD_FIELD_NUMBER: builtins.int
     SDK_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    STREAM_NUMBER_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     worker_id: builtins.str
@@ -332,6 +333,11 @@ class Hello(google.protobuf.message.Message):
     """The secret from the session's Welcome."""
     sdk: builtins.str
     """Name and version of the SDK, such as `maestoso-python/0.1`; informative."""
+    stream_number: builtins.int
+    """When resuming: rises with every stream that the worker opens for the session. A Hello that was
+    overtaken by a later one on its way is answered as if the session had expired: its inventory is
+    outdated. 0 = not counted.
+    """
     @property
     def task_types(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.task.v1.task_pb2.TaskTypeOffer]:
         """What it runs; 1 to 1,000. Required."""
@@ -360,9 +366,10 @@ class Hello(google.protobuf.message.Message):
         held: collections.abc.Iterable[builtins.bytes] | None = ...,
         sdk: builtins.str = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        stream_number: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["capacity", b"capacity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "held", b"held", "labels", b"labels", "namespace", b"namespace", "resume_token", b"resume_token", "sdk", b"sdk", "session_id", b"session_id", "task_types", b"task_types", "worker_id", b"worker_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "held", b"held", "labels", b"labels", "namespace", b"namespace", "resume_token", b"resume_token", "sdk", b"sdk", "session_id", b"session_id", "stream_number", b"stream_number", "task_types", b"task_types", "worker_id", b"worker_id"]) -> None: ...
 
 global___Hello = Hello
 
@@ -470,7 +477,7 @@ class Results(google.protobuf.message.Message):
     RESULTS_FIELD_NUMBER: builtins.int
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.task.v1.task_pb2.TaskResult]:
-        """Each is answered by one ResultAck after its commit, in any order."""
+        """Each is answered once after its commit, in any order (ResultAcks, TaskBatch.accepted)."""
 
     def __init__(
         self,
@@ -483,41 +490,55 @@ global___Results = Results
 
 @typing.final
 class TaskBatch(google.protobuf.message.Message):
-    """Tasks handed out."""
+    """Tasks handed out, with the answers that leave at the same moment."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: builtins.int
+    ACCEPTED_FIELD_NUMBER: builtins.int
     @property
     def tasks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.task.v1.task_pb2.Assignment]:
         """At least one."""
+
+    @property
+    def accepted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Tokens of results that were ACCEPTED: the same as ResultAcks.accepted, in one frame less."""
 
     def __init__(
         self,
         *,
         tasks: collections.abc.Iterable[maestoso.task.v1.task_pb2.Assignment] | None = ...,
+        accepted: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "tasks", b"tasks"]) -> None: ...
 
 global___TaskBatch = TaskBatch
 
 @typing.final
 class ResultAcks(google.protobuf.message.Message):
-    """Answers to results, after their commit."""
+    """Answers to results, after their commit. Each reported item is answered once: in `accepted` here or
+    in a TaskBatch, or in `acks`.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ACKS_FIELD_NUMBER: builtins.int
+    ACCEPTED_FIELD_NUMBER: builtins.int
     @property
     def acks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.task.v1.task_pb2.ResultAck]:
-        """One per reported item."""
+        """Every other outcome, and results that named a task instead of a token."""
+
+    @property
+    def accepted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Tokens of results that were ACCEPTED."""
 
     def __init__(
         self,
         *,
         acks: collections.abc.Iterable[maestoso.task.v1.task_pb2.ResultAck] | None = ...,
+        accepted: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["acks", b"acks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "acks", b"acks"]) -> None: ...
 
 global___ResultAcks = ResultAcks
 

@@ -1,0 +1,70 @@
+"""The task types that Conductor knows, and who does their work here."""
+
+OPERATORS = frozenset(
+    {
+        "SWITCH",
+        "DECISION",
+        "FORK_JOIN",
+        "FORK_JOIN_DYNAMIC",
+        "JOIN",
+        "EXCLUSIVE_JOIN",
+        "DO_WHILE",
+        "SUB_WORKFLOW",
+        "START_WORKFLOW",
+        "DYNAMIC",
+        "SET_VARIABLE",
+        "TERMINATE",
+        "INLINE",
+        "LAMBDA",
+        "JSON_JQ_TRANSFORM",
+        "NOOP",
+        "WAIT",
+        "HUMAN",
+    }
+)
+"""Decided inside the engine."""
+
+SYSTEM_TASKS = frozenset({"HTTP", "EVENT"})
+"""Work that the server does itself."""
+
+WORKER_TASKS = frozenset({"SIMPLE", "USER_DEFINED"})
+"""Work for workers, as is any type that is in none of these sets."""
+
+ELSEWHERE = frozenset(
+    {
+        "KAFKA_PUBLISH",
+        "JDBC",
+        "PULL_WORKFLOW_MESSAGES",
+        "LLM_TEXT_COMPLETE",
+        "LLM_CHAT_COMPLETE",
+        "LLM_INDEX_TEXT",
+        "LLM_SEARCH_INDEX",
+        "LLM_GENERATE_EMBEDDINGS",
+        "LLM_STORE_EMBEDDINGS",
+        "LLM_GET_EMBEDDINGS",
+        "LLM_SEARCH_EMBEDDINGS",
+        "LIST_MCP_TOOLS",
+        "CALL_MCP_TOOL",
+        "AGENT",
+        "GET_AGENT_CARD",
+        "CANCEL_AGENT",
+        "GENERATE_IMAGE",
+        "GENERATE_AUDIO",
+        "GENERATE_VIDEO",
+        "GENERATE_PDF",
+        "HTTP_POLL",
+        "WAIT_FOR_WEBHOOK",
+        "YIELD",
+    }
+)
+"""Done by the server elsewhere (Conductor's modules, Orkes): here a worker must take them."""
+
+KNOWN = OPERATORS | SYSTEM_TASKS | WORKER_TASKS | ELSEWHERE
+
+NEVER_RETRIED = frozenset(
+    {"SWITCH", "DECISION", "FORK_JOIN", "FORK_JOIN_DYNAMIC", "JOIN", "EXCLUSIVE_JOIN", "DO_WHILE"}
+)
+STARTED_AT_ONCE = OPERATORS - {"SUB_WORKFLOW", "START_WORKFLOW", "DYNAMIC"}
+"""Types that ignore `startDelay`, as with Conductor."""
+EVALUATORS = frozenset({"value-param", "javascript", "graaljs"})
+"""What an `evaluatorType` may be."""

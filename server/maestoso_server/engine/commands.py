@@ -1,0 +1,127 @@
+"""What operators want of a running workflow, and its beginning."""
+
+from __future__ import annotations
+
+from ..payload import Json
+from .decision import APPLIED, Outcome
+from .ending import end, prepare_output
+from .events import Continue, Pause, Resume, Start, Terminate
+from .outcomes import refused, stale
+from .state import WorkflowStatus
+from .steps import BIRTH
+from .turn import Turn
+
+_ENDED = int(WorkflowStatus.COMPLETED)
+
+
+def apply_start(turn: Turn, _event: Start) -> Outcome | None:
+    """The header is there, with the caller's input; defaults come from the definition (B21)."""
+    header = turn.header
+    if header.last_task or turn.view.header.revision:
+        return stale("the workflow has started already")
+    begin(turn)
+    return APPLIED
+
+
+def begin(turn: Turn) -> None:
+    """Run from the first node."""
+    header, plan = turn.header, turn.plan
+    header.clock_ms = turn.now_ms
+    header.input = _with_defaults(header.input, plan.input_template)
+    if plan.variables:
+        header.variables = Json.of(plan.variables)
+    turn.changed = turn.payload_changed = True
+    if plan.timeout_s:
+        turn.deadlines[0] = turn.now_ms + plan.timeout_s * 1000
+    if plan.first is not None:
+        turn.later((BIRTH, plan.first.reference, (), 0))
+
+
+def _with_defaults(value: Json, defaults: dict[str, object]) -> Json:
+    given = value.value if defaults else None
+    if not isinstance(given, dict):
+        return value
+    missing = {key: default for key, default in defaults.items() if given.get(key) is None}
+    return Json.of({**given, **missing}) if missing else value
+
+
+def apply_pause(turn: Turn, _event: Pause) -> Outcome | None:
+    header = turn.header
+    if header.status >= _ENDED:
+        return refused(f"Workflow {header.id} has ended, status cannot be updated.")
+    if header.status == WorkflowStatus.PAUSED:
+        return APPLIED
+    header.status = WorkflowStatus.PAUSED
+    turn.changed = True
+    work = turn.pending_work()
+    work["held"], work["steps"] = work["held"] + work["steps"], []
+    turn.keep_work()
+    return APPLIED
+
+
+def apply_resume(turn: Turn, _event: Resume) -> Outcome | None:
+    header = turn.header
+    if header.status != WorkflowStatus.PAUSED:
+        return refused(
+            f"The workflow {header.id} is not PAUSED so cannot resume. Current status is {header.status.name}"
+        )
+    header.status = WorkflowStatus.RUNNING
+    restart_clock(turn)
+    take_held(turn)
+    return APPLIED
+
+
+def restart_clock(turn: Turn) -> None:
+    """Give the workflow all of its time again."""
+    turn.header.clock_ms = turn.now_ms
+    turn.changed = True
+    if turn.plan.timeout_s:
+        turn.deadlines[0] = turn.now_ms + turn.plan.timeout_s * 1000
+
+
+def take_held(turn: Turn) -> None:
+    """Do what a pause or the end held back."""
+    work = turn.pending_work()
+    turn.agenda.extend(work["held"])
+    work["held"] = []
+    turn.keep_work()
+
+
+def apply_continue(turn: Turn, _event: Continue) -> Outcome | None:
+    work = turn.pending_work()
+    if not work["steps"]:
+        return stale("nothing is left to do")
+    turn.agenda.extend(work["steps"])
+    work["steps"] = []
+    turn.keep_work()
+    return APPLIED
+
+
+def apply_terminate(turn: Turn, event: Terminate) -> Outcome | None:
+    header = turn.header
+    if header.status == WorkflowStatus.COMPLETED:
+        return (
+            stale("it is COMPLETED") if event.by_parent else refused("Cannot terminate a COMPLETED workflow.")
+        )
+    if header.status == WorkflowStatus.TERMINATED:
+        return APPLIED
+    if header.status >= _ENDED:
+        return _rename_end(turn, event)
+    before = header.status
+    header.status = WorkflowStatus.TERMINATED
+    output = prepare_output(turn)
+    header.status = before
+    if turn.lacking:
+        return None
+    end(turn, WorkflowStatus.TERMINATED, event.reason or None, output, by_parent=event.by_parent)
+    return APPLIED
+
+
+def _rename_end(turn: Turn, event: Terminate) -> Outcome:
+    """FAILED or TIMED_OUT becomes TERMINATED; nothing else follows."""
+    if event.by_parent:
+        return stale(f"it is {turn.header.status.name}")
+    turn.header.status = WorkflowStatus.TERMINATED
+    turn.header.reason = event.reason or turn.header.reason
+    turn.changed = turn.payload_changed = turn.ended = True
+    return APPLIED

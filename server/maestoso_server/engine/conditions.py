@@ -1,0 +1,36 @@
+"""What a DO_WHILE's condition reads, found in its text, so that it gets no more than that.
+
+A condition is JavaScript over `$`: the loop's own inputs, `$.<loop>` (its output) and
+`$.<task>` (a body task's output). One that names what it reads costs the same in every turn.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAMED = re.compile(r"""\$\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(['"])(.*?)\2\s*\])""")
+_COUNTER = re.compile(r"""\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(['"])(.*?)\2\s*\])""")
+_DOLLAR = re.compile(r"(?<![\w$])\$(?![\w${])")
+
+
+class Condition:
+    """`whole` means that it reads turns of the loop by number (or `$` as a whole): it gets them all."""
+
+    __slots__ = ("references", "text", "whole")
+
+    def __init__(self, text: str, loop: str, body: frozenset[str]) -> None:
+        self.text = text
+        named = list(_NAMED.finditer(text))
+        found = {match.group(1) or match.group(3) or "" for match in named}
+        self.whole = len(named) < len(_DOLLAR.findall(text)) or any(
+            not _reads_counter(text, match.end())
+            for match in named
+            if (match.group(1) or match.group(3)) == loop
+        )
+        self.references = tuple(sorted(body if self.whole else body & found))
+        """The body tasks whose output it reads."""
+
+
+def _reads_counter(text: str, at: int) -> bool:
+    match = _COUNTER.match(text, at)
+    return match is not None and (match.group(1) or match.group(3)) in ("iteration", "loopIndex", "loopItem")

@@ -1,0 +1,47 @@
+"""What a workflow still has to do, kept in its header: `header.cursor`.
+
+    {"v": 1,
+     "steps": [...],   owed: a Continue is on its way (a wide fork, a loop of instant bodies, a cancel)
+     "held": [...],    waits for an operator: a pause, or the end, came before these steps were done
+     "parked": [...]}  references for which signals wait in the inbox
+
+A key that is empty is left out; with nothing in it the cursor is None.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..payload import Json
+from .state import Header
+
+FORMAT = 1
+_PATH_AT = {1: 2, 2: 2}
+"""Kind of step -> where its path is (JSON has no tuples)."""
+
+
+def read(header: Header) -> dict[str, Any]:
+    """A fresh record with all its keys."""
+    stored = header.cursor.value if header.cursor is not None else {}
+    return {
+        "steps": [_step(step) for step in stored.get("steps", ())],
+        "held": [_step(step) for step in stored.get("held", ())],
+        "parked": list(stored.get("parked", ())),
+    }
+
+
+def write(record: dict[str, Any]) -> Json | None:
+    kept = {key: value for key, value in record.items() if value}
+    return Json.of({"v": FORMAT, **kept}) if kept else None
+
+
+def continues(header: Header) -> bool:
+    """A `Continue` is owed: a decision left steps for the next one."""
+    return header.cursor is not None and bool(header.cursor.value.get("steps"))
+
+
+def _step(stored: list[Any]) -> tuple[Any, ...]:
+    at = _PATH_AT.get(stored[0])
+    if at is None:
+        return tuple(stored)
+    return (*stored[:at], tuple(stored[at]), *stored[at + 1 :])

@@ -1,0 +1,178 @@
+"""How a workflow ends, and what its end does to its open rows, its children and its parent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..payload import EMPTY, Json
+from . import failure, messages, reasons
+from .decision import MessageKind
+from .limits import PAYLOAD_MAX_BYTES
+from .needs import ChildAnswer, FailedRows, OpenRows
+from .nodes import SUB_WORKFLOW
+from .state import TaskRow, TaskStatus, WorkflowStatus
+from .steps import CANCEL, END
+
+if TYPE_CHECKING:
+    from .turn import Step, Turn
+
+CANCELLED_AT_ONCE = 250
+"""Rows that one CANCEL step ends."""
+_REASONS_MAX = 50
+"""Permissive failures that are named in the workflow's reason."""
+_COMPLETED = int(TaskStatus.COMPLETED)
+
+
+def prepare_output(turn: Turn) -> Json:
+    """The output by Conductor's rule: `outputParameters`, else the last row's output (K7)."""
+    plan = turn.plan
+    if plan.output is not None:
+        return Json.of(turn.evaluate(plan.output, (), plan.output_whole))
+    last = turn.header.last_task
+    row = turn.row(last) if last else None
+    return row.output if row is not None and row.output is not None else EMPTY
+
+
+def prepare_completion(turn: Turn) -> tuple[str | None, Json | None]:
+    """(why it fails although nothing is left to do, the output). The output of a workflow that
+    fails comes later: by then its status is another one."""
+    if turn.header.permissive_failed:
+        return _permissive_reason(turn), None
+    return None, prepare_output(turn)
+
+
+def _permissive_reason(turn: Turn) -> str:
+    texts = [
+        reasons.permissive_failed(turn.task_id(row.seq), row.status, row.reason)
+        for row in failed_rows(turn, 0, _REASONS_MAX)
+    ]
+    return ". ".join(texts)
+
+
+def complete(turn: Turn, prepared: tuple[str | None, Json | None]) -> None:
+    """Nothing is left to do."""
+    why, output = prepared
+    if why is None and output is not None and len(output.raw) > PAYLOAD_MAX_BYTES:
+        why = reasons.workflow_too_large(len(output.raw), turn.header.id, PAYLOAD_MAX_BYTES)
+    if why is not None:
+        turn.first((END, int(WorkflowStatus.FAILED), why, 0))
+        return
+    end(turn, WorkflowStatus.COMPLETED, None if turn.plan.first else reasons.NO_TASKS, output)
+
+
+def prepare_end(turn: Turn, step: Step) -> tuple[Json, ChildAnswer | None] | None:
+    """(the output, the failure workflow to start). `workflow.status` in an output is the final one
+    already. None where the workflow has ended."""
+    header = turn.header
+    _, status, reason, by = step
+    if header.status >= WorkflowStatus.COMPLETED:
+        return None
+    before = header.status, header.reason
+    header.status, header.reason = WorkflowStatus(status), reasons.short(reason)
+    try:
+        output = _terminal_output(turn, by) or prepare_output(turn)
+        failed = status != WorkflowStatus.COMPLETED
+        return output, failure.prepare(turn) if failed else None
+    finally:
+        header.status, header.reason = before
+
+
+def _terminal_output(turn: Turn, seq: int) -> Json | None:
+    """The output of the TERMINATE task that ends the workflow: nothing else counts then."""
+    row = turn.row(seq) if seq else None
+    if row is None or row.status != TaskStatus.COMPLETED:
+        return None
+    return row.output or EMPTY
+
+
+def act_end(turn: Turn, step: Step, found: tuple[Json, ChildAnswer | None] | None) -> None:
+    if found is None:
+        return
+    _, status, reason, by = step
+    output, after = found
+    if len(output.raw) > PAYLOAD_MAX_BYTES:
+        output = EMPTY
+    end(turn, WorkflowStatus(status), reason, output, by if status != WorkflowStatus.COMPLETED else 0)
+    if after is not None:
+        failure.start(turn, after)
+
+
+def end(
+    turn: Turn,
+    status: WorkflowStatus,
+    reason: str | None,
+    output: Json | None,
+    failed_task: int = 0,
+    *,
+    by_parent: bool = False,
+) -> None:
+    """Flip the header; its open rows follow."""
+    header = turn.header
+    header.status = status
+    header.reason = reasons.short(reason)
+    header.output = output
+    header.failed_task = failed_task
+    header.ended_ms = turn.now_ms
+    turn.changed = turn.payload_changed = turn.ended = True
+    if turn.plan.timeout_s:
+        turn.deadlines[0] = 0
+    if header.parent_id and not by_parent:
+        turn.send(header.parent_id, MessageKind.CHILD_ENDED, messages.child_ended(header))
+    if header.open:
+        turn.first((CANCEL, 0))
+
+
+# --- the rows that are still open ----------------------------------------------------------------
+
+
+def open_rows(turn: Turn, after: int, limit: int) -> list[TaskRow]:
+    """Open rows of this generation by seq, as this decision has left them."""
+    return _select(turn, after, limit, OpenRows(after, limit), lambda row: row.status < _COMPLETED)
+
+
+def failed_rows(turn: Turn, after: int, limit: int) -> list[TaskRow]:
+    """Newest attempts that ended unsuccessfully, by seq, as this decision has left them."""
+    return _select(turn, after, limit, FailedRows(after, limit), _is_failed)
+
+
+def _is_failed(row: TaskRow) -> bool:
+    return TaskStatus.FAILED <= row.status <= TaskStatus.CANCELED and not row.superseded
+
+
+def _select(turn: Turn, after: int, limit: int, need: Any, wanted: Any) -> list[TaskRow]:
+    generation = turn.header.generation
+    if turn.view.whole:
+        known = turn.view.tasks
+    else:
+        answer = turn.ask(need)
+        if answer is None:
+            return []
+        known = {row.seq: row for row in answer}
+    last = max(known, default=0) if not turn.view.whole and len(known) >= limit else turn.header.next_seq
+    merged = {**known, **turn.rows} if turn.rows else known
+    found = [
+        row
+        for seq, row in merged.items()
+        if after < seq <= last and row.generation == generation and seq not in turn.deleted and wanted(row)
+    ]
+    found.sort(key=lambda row: row.seq)
+    return found[:limit]
+
+
+def prepare_cancel(turn: Turn, step: Step) -> list[tuple[TaskRow, Any]]:
+    rows = open_rows(turn, step[1], CANCELLED_AT_ONCE)
+    return [(row, turn.node_of(row)) for row in rows]
+
+
+def act_cancel(turn: Turn, _step: Step, found: list[tuple[TaskRow, Any]]) -> None:
+    """End them as CANCELED, and the children that they started."""
+    header = turn.header
+    reason = messages.child_terminate(reasons.parent_ended(header.status, header.reason))
+    for stale, node in found:
+        row = turn.edit(stale)
+        if node is not None:
+            turn.close(node, row, TaskStatus.CANCELED)
+        if row.child_id is not None and (node is None or node.kind == SUB_WORKFLOW):
+            turn.send(row.child_id, MessageKind.CHILD_TERMINATE, reason)
+    if found and header.open:
+        turn.first((CANCEL, found[-1][0].seq))

@@ -1,0 +1,59 @@
+"""How a node gets its first row, for every kind that the engine works itself.
+
+The row is made with its resolved input and is run at once (`RUN`): before its siblings where
+Conductor decides while mapping (a SWITCH and its first case task come before the next branch of a
+fork), after them where it executes later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...payload import EMPTY, Json
+from ..limits import PAYLOAD_MAX_BYTES
+from ..nodes import Node
+from ..rows import add_row
+from ..state import Path, TaskStatus
+from ..steps import RUN
+from ..turn import Turn
+from .finishing import Unusable, too_large
+
+
+def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
+    """The resolved `inputParameters`."""
+    return node.constant or resolved(turn, node, path)
+
+
+def resolved(turn: Turn, node: Node, path: Path) -> Json:
+    """The input as text already: what cannot be written, or is too much of it, fails here."""
+    seq = turn.header.next_seq
+    value = Json.of(turn.resolve(node, path, seq))
+    if len(value.raw) > PAYLOAD_MAX_BYTES:
+        raise Unusable(too_large(turn, seq, value))
+    return value
+
+
+def prepare_nothing(_turn: Turn, _node: Node, _path: Path, _scope: int) -> Json:
+    return EMPTY
+
+
+def birth_now(turn: Turn, node: Node, path: Path, scope: int, value: Any) -> None:
+    """A row that runs before anything else."""
+    row = add_row(turn, node, path, scope, TaskStatus.IN_PROGRESS, value)
+    arm(turn, node, row.seq)
+    turn.first((RUN, row.seq))
+
+
+def birth_later(turn: Turn, node: Node, path: Path, scope: int, value: Any) -> None:
+    """A row that runs after all that is being mapped now."""
+    row = add_row(turn, node, path, scope, TaskStatus.IN_PROGRESS, value)
+    arm(turn, node, row.seq)
+    turn.later((RUN, row.seq))
+
+
+def arm(turn: Turn, node: Node, seq: int) -> None:
+    """Start the clocks that a row of the engine's own has: `timeoutSeconds`, `totalTimeoutSeconds`."""
+    policy = node.policy
+    if policy.row_clock:
+        limits = [limit for limit in (policy.timeout_s, policy.total_s) if limit]
+        turn.deadlines[seq] = turn.now_ms + min(limits) * 1000

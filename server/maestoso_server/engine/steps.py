@@ -1,0 +1,39 @@
+"""The kinds of step that a decision is made of. The numbers are stored in cursors.
+
+A step is a tuple of JSON values, (kind, ...):
+
+    (BIRTH, reference, path, scope)      the node gets its first row there
+    (JOIN_BIRTH, reference, path, scope, fork)  the join of a fork's row gets its row
+    (AGAIN, seq, delayed)                another attempt of an ended row
+    (RUN, seq)                           an open row that the engine evaluates itself
+    (SETTLE, seq, mode)                  a row has ended: retry, go on or fail
+    (NOTIFY, seq)                        a row has ended whose chain goes on elsewhere
+    (BRANCHES, fork, from)               the remaining branches of a wide fork
+    (TURN, loop, turn)                   a turn of a loop has ended (0: it begins)
+    (CLOSE, join)                        nothing is waited for any more
+    (END, status, reason, seq)           the workflow ends before all is done; by that row (0: by none)
+    (CANCEL, after)                      rows that are open although the workflow has ended
+    (REVIVE, after, resume)              rows that ended unsuccessfully run again
+    (RECOUNT, seq)                       a container's counters are counted anew
+    (LAST, reference, path)              the row counts as the last one that was made
+"""
+
+BIRTH = 1
+JOIN_BIRTH = 2
+AGAIN = 3
+RUN = 4
+SETTLE = 5
+NOTIFY = 6
+BRANCHES = 7
+TURN = 8
+CLOSE = 9
+END = 10
+CANCEL = 11
+REVIVE = 12
+RECOUNT = 13
+LAST = 14
+
+# Modes of SETTLE.
+BY_POLICY = 0
+TIME_OUT_WORKFLOW = 1
+"""The row timed out under TIME_OUT_WF: no retry, and the workflow's reason is the row's own."""
