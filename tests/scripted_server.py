@@ -1,14 +1,8 @@
 """The unary services as a test scripts them: a real gRPC server that answers what it was told to.
 
-<<<<<<< HEAD
-    server.on("GetWorkflow", response)                 the same answer each time
-    server.on("GetWorkflow", Refusal(...), response)   one after the other, the last one again
-    server.on("WatchWorkflow", [first, Refusal(...)])  a stream
-=======
 server.on("GetWorkflow", response)                 the same answer each time
 server.on("GetWorkflow", Refusal(...), response)   one after the other, the last one again
 server.on("WatchWorkflow", [first, Refusal(...)])  a stream
->>>>>>> main
 """
 
 from __future__ import annotations

@@ -11,10 +11,6 @@ from typing import Any
 
 import grpc
 import pytest
-<<<<<<< HEAD
-from scripted_server import Refusal, ScriptedServer, scripted_server
-=======
->>>>>>> main
 
 from maestoso._cli import main
 from maestoso.admin.v1 import admin_pb2, admin_service_pb2
@@ -22,10 +18,7 @@ from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import definition_pb2, metadata_service_pb2
 from maestoso.task.v1 import task_pb2
 from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
-<<<<<<< HEAD
-=======
 from scripted_server import Refusal, ScriptedServer, scripted_server
->>>>>>> main
 
 DONE, OTHER_END, REFUSED, UNREACHABLE = 0, 1, 2, 3
 NOT_FOUND = Refusal(
@@ -360,10 +353,6 @@ async def test_get_shows_a_tree_with_its_sub_workflow(shell: Shell) -> None:
 
     assert status == DONE
     lines = [line.replace("│", " ") for line in out.splitlines()]
-<<<<<<< HEAD
-    depth = {text: next(line.index(text) for line in lines if text in line) for text in
-             ("order version 1", "fork FORK", "branch 1", "pay SUB", "payment version 2", '{"a":1}', "pack pack")}  # fmt: skip
-=======
     texts = (
         "order version 1",
         "fork FORK",
@@ -374,7 +363,6 @@ async def test_get_shows_a_tree_with_its_sub_workflow(shell: Shell) -> None:
         "pack pack",
     )
     depth = {text: next(line.index(text) for line in lines if text in line) for text in texts}
->>>>>>> main
     assert depth["order version 1"] < depth["fork FORK"] < depth["branch 1"] < depth["pay SUB"]
     assert depth["pay SUB"] < depth["payment version 2"]
     assert depth["pack pack"] == depth["pay SUB"]
@@ -478,11 +466,7 @@ async def test_drain_needs_exactly_one_target(shell: Shell, arguments: list[str]
 
 
 async def test_tables_show_queues_nodes_and_sessions(shell: Shell) -> None:
-<<<<<<< HEAD
-    queue = admin_pb2.Queue(task_type="pack", domain="eu", depth=3, delivered=2)
-=======
     queue = admin_pb2.Queue(task_type="pack", domain="eu", depth=3, has_worker=True)
->>>>>>> main
     queue.oldest_age.FromSeconds(185)
     shell.server.on("ListQueues", admin_service_pb2.ListQueuesResponse(queues=[queue]))
     node = admin_pb2.Node(node_id="n-1", epoch=7, grpc_address="h:1", draining=True)
@@ -495,11 +479,7 @@ async def test_tables_show_queues_nodes_and_sessions(shell: Shell) -> None:
     _, nodes, _ = await shell.run("nodes")
     _, sessions, _ = await shell.run("sessions")
 
-<<<<<<< HEAD
-    assert queues.splitlines()[1].split() == ["pack", "eu", "3", "3", "min", "05", "s", "0", "2"]
-=======
     assert queues.splitlines()[1].split() == ["pack", "eu", "3", "3", "min", "05", "s", "yes"]
->>>>>>> main
     assert nodes.splitlines()[1].split()[:3] == ["n-1", "7", "h:1"]
     assert "draining" in nodes
     assert "eu:pack" in sessions

@@ -9,10 +9,6 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-<<<<<<< HEAD
-from scripted_server import Refusal, ScriptedServer, Silence, scripted_server
-=======
->>>>>>> main
 
 from maestoso import (
     AlreadyExists,
@@ -33,10 +29,7 @@ from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import definition_pb2, metadata_service_pb2
 from maestoso.task.v1 import task_pb2, task_service_pb2
 from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
-<<<<<<< HEAD
-=======
 from scripted_server import Refusal, ScriptedServer, Silence, scripted_server
->>>>>>> main
 
 UNAVAILABLE = Refusal(
     grpc.StatusCode.UNAVAILABLE,
