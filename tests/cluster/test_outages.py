@@ -24,8 +24,9 @@ from maestoso_server.embedded import EmbeddedPostgres
 from maestoso_server.store.migrate import migrate
 from maestoso_server.store.nodes import LEASE_MS
 
-DEADLINE_S = 60.0
+DEADLINE_S = 25.0
 IN_FLIGHT = 8
+LEFT = "SELECT (SELECT count(*) FROM task_queue) + (SELECT count(*) FROM deadline) + count(*) FROM inbox"
 STEPS = ("step_one", "step_two", "step_three")
 NOTHING_LEFT = "SELECT (SELECT count(*) FROM task_queue) + (SELECT count(*) FROM deadline) + (SELECT count(*) FROM inbox)"
 
@@ -123,7 +124,17 @@ async def everything_ended(url: str, load: Load) -> None:
         async def ended() -> bool:
             return not await connection.fetchval("SELECT count(*) FROM workflow WHERE status <= 2")
 
-        await until(ended)
+        try:
+            await until(ended)
+        except TimeoutError:
+            left = await connection.fetch(
+                "SELECT w.id, w.status, w.last_node, t.reference, t.status AS task_status, t.attempt, t.reason,"
+                " q.owner_epoch, q.session_id, q.delivery, q.due_ms, q.ended"
+                " FROM workflow w JOIN task t ON t.workflow_id = w.id AND t.status <= 2"
+                " LEFT JOIN task_queue q ON q.workflow_id = t.workflow_id AND q.seq = t.seq"
+                " WHERE w.status <= 2 LIMIT 5"
+            )
+            raise AssertionError(f"still running: {[dict(row) for row in left]}") from None
         completed = await connection.fetchval(
             "SELECT count(*) FROM workflow WHERE id = ANY($1::text[]::uuid[]) AND status = 3",
             load.acknowledged,

@@ -216,6 +216,7 @@ class Executor:
             first = lane.running[0] if lane.running else None
             if first is not None and first.header is not None and not lane.reload:
                 lane.view = View(first.header, whole=True)
+                lane.checked = True
                 return None
             return LoadRequest(lane.workflow_id, routing.named(lane.running))
         if lane.reload:
@@ -320,6 +321,8 @@ class Executor:
         for lane, decision in decided:
             if decision.changed or decision.consumed or any(item.message_id for item in lane.running):
                 batch.append((lane, self._compose(lane, decision)))
+            elif not lane.checked and routing.refuses(decision):
+                lane.view = None  # and decided again, on what is stored
             else:
                 routing.answer(lane, decision.outcomes)
         if not batch:

@@ -47,6 +47,9 @@ class Lane:
     behind: list[Item] = field(default_factory=list)
     """Commands that wait until a bounded decision's rest is done."""
     view: View | None = None
+    checked: bool = False
+    """The view was compared with the database in this batch. What a kept view refuses may be news that
+    another node wrote: only a checked one may say that nothing has changed."""
     busy: bool = False
     queued: bool = False
     reload: bool = False
@@ -98,6 +101,7 @@ class Lanes:
             lane.queued = False
             lane.busy = True
             if lane.decider is None:
+                lane.checked = False
                 lane.running.extend(lane.pending)
                 lane.pending.clear()
             taken.append(lane)

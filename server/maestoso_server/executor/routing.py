@@ -83,6 +83,7 @@ def take_in(lane: Lane, loaded: Loaded | None, now_ms: int, seed: Callable[[], i
 
     An event whose message is gone was applied by another node and is dropped."""
     lane.reload = False
+    lane.checked = True
     if loaded is None:
         loaded = Loaded(None)
     if loaded.header is not None:
@@ -219,6 +220,11 @@ def _refuse(lane: Lane, error: Exception) -> None:
     for item in running:
         if item.done is not None:
             item.done(error)
+
+
+def refuses(decision: Decision) -> bool:
+    """Some event of it was not applied."""
+    return any(outcome.verdict is not Verdict.APPLIED for outcome in decision.outcomes)
 
 
 LOST = Outcome(Verdict.STALE, "the token is not the task's current delivery")
