@@ -11,6 +11,7 @@ could not start or go on, 2 the settings are wrong.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import gc
@@ -99,6 +100,23 @@ def migrate(arguments: Arguments) -> int:
     return 0
 
 
+def key(arguments: Arguments) -> int:
+    """Make an API key: prints the caller's credential, then the line for the file of --api-keys."""
+    from .services.security import make_key
+
+    parsed = argparse.ArgumentParser(prog="maestoso key", description=key.__doc__, allow_abbrev=False)
+    parsed.add_argument("id", help="names the key, so that it can be found and withdrawn")
+    parsed.add_argument("--principal", required=True, help="who calls with it")
+    parsed.add_argument("--namespaces", default="*", help="names with commas; * = all (default)")
+    parsed.add_argument("--actions", default="*", help="such as workflow:start,*:read; * = all (default)")
+    asked = parsed.parse_args(arguments)
+    credential, line = make_key(
+        asked.id, asked.principal, asked.namespaces.split(","), asked.actions.split(",")
+    )
+    print(credential, line, sep="\n")
+    return 0
+
+
 def _child(arguments: Arguments) -> int:
     """One of several processes: see `processes.py`."""
     config = parse()
@@ -110,6 +128,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "dev": dev,
     "serve": serve,
     "migrate": migrate,
+    "key": key,
     "child": _child,
 }
 

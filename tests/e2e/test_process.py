@@ -284,3 +284,16 @@ def definition_versions(address: str) -> list[int]:
             metadata_service_pb2.ListWorkflowDefinitionsRequest(), timeout=30
         )
     return [definition.version for definition in answer.definitions]
+
+
+def test_a_key_that_was_made_is_taken_and_another_is_not(tmp_path: Path) -> None:
+    from maestoso_server.services.security import read_keys
+
+    made = run("key", "ci", "--principal", "robot", "--actions", "workflow:start,*:read")
+    credential, line = made.stdout.splitlines()
+
+    (kept,) = read_keys(line, "the file")
+    assert credential.startswith("ci.") and kept.key_id == "ci"
+    assert credential.split(".", 1)[1] not in line
+    refused = run("key", "ci", "--principal", "robot", "--actions", "anything")
+    assert refused.returncode == 2 and "anything" in refused.stderr

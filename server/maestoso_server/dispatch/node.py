@@ -82,7 +82,8 @@ class _Life:
         if self._conn is None or self._conn.raw.is_closed():
             self._proven.clear()
             try:
-                conn = await asyncio.wait_for(self._database.dedicated(), CONNECT_S)
+                async with asyncio.timeout(CONNECT_S):
+                    conn = await self._database.dedicated()
             except TimeoutError as slow:
                 raise Unavailable("connecting takes too long") from slow
             # The proof is gone with the connection: do not wait for the next beat to renew it.

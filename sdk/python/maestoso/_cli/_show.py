@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ from .. import _json
 from ._json_view import status_name, view
 from ._outline import Entry
 
-out = Console(highlight=False, soft_wrap=True)
+# A pipe has no width: nothing is cut short for it.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 
 _STYLES = {
     "COMPLETED": "green",
@@ -87,6 +89,9 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     made = Table(*titles, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         made.add_row(*row)
+    for name in made.columns[:1]:  # what a person copies from it
+        name.no_wrap, name.overflow = True, "ignore"
+        name.min_width = max((len(str(cell)) for cell in name.cells), default=0)
     if made.row_count:
         out.print(made)
     else:
