@@ -16,6 +16,8 @@ import asyncpg
 import grpc
 import pytest
 
+from maestoso.admin.v1 import admin_service_pb2
+from maestoso.admin.v1.admin_service_pb2_grpc import AdminServiceStub
 from maestoso.task.v1 import task_service_pb2 as wire
 from maestoso.task.v1.task_pb2 import RESULT_OUTCOME_ACCEPTED, RESULT_OUTCOME_STALE, Assignment, TaskResult
 from maestoso_server.clock import Clock, ManualClock, SystemClock
@@ -285,6 +287,23 @@ class TestExpiry:
             await eventually(lambda: worker.finish(task), RESULT_OUTCOME_ACCEPTED)
             second = await worker.task()
             assert second.workflow_id == workflow_id
+
+
+async def test_7_an_operator_retires_a_worker(cluster: Cluster) -> None:
+    _, here = await cluster.node()
+    _, there = await cluster.node()
+    await here.register(chain("one"))
+    async with here.worker("one", worker_id="retired") as retired:
+        await here.start()
+        task = await retired.task()
+        request = admin_service_pb2.DrainSessionRequest(session_id=retired.welcome.session_id, reason="old")
+        await AdminServiceStub(there.channel).DrainSession(request, timeout=DEADLINE_S)
+
+        assert (await retired.frame("drain")).drain.reason == "old"
+        assert await retired.finish(task) == RESULT_OUTCOME_ACCEPTED
+        waiting = await here.start()
+        async with there.worker("one") as other:
+            assert (await other.task()).workflow_id == waiting
 
 
 async def test_12_a_lost_reply_costs_the_worker_nothing(cluster: Cluster) -> None:

@@ -210,6 +210,13 @@ class Dispatcher:
         if self._sessions.get(session.session_id) is session:
             self.owed.detached.append(session)
         self.owes()
+        if session.unknown_frames or session.dropped_lines:
+            facts = {
+                "worker_id": session.worker_id,
+                "unknown_frames": session.unknown_frames,
+                "dropped_lines": session.dropped_lines,
+            }
+            log.info("a worker sent what was ignored", extra=facts)
 
     def forget(self, session_id: str) -> None:
         """Transitions 9 and 10: the session is another node's, or has expired. A stream that is still
@@ -322,7 +329,7 @@ class Dispatcher:
                 state=State.READ,
                 started_ms=row.started_ms,
             )
-            self.deliveries.add(delivery)
+            self._remember(delivery)
         if not delivery.started_ms:
             delivery.started_ms = now_ms
             self.owed.reads.append(delivery)
@@ -367,8 +374,8 @@ class Dispatcher:
                 continue
             if not self.knows(row.workflow_id, row.seq, row.delivery):
                 delivery = _of_row(row, session)
-                delivery.assignment = of_taken(row)
-                self.deliveries.add(delivery)
+                delivery.assignment = of_taken(row, delivery.token)
+                self._remember(delivery)
                 session.assign(delivery)
 
     # -- frames and time ---------------------------------------------------------------------------
@@ -396,10 +403,12 @@ class Dispatcher:
                 _HANDLE[type(event)](self, session, event, now_ms)
             self._arm(session)
 
-    def drain(self, session: Session, reason: str, grace_ms: int) -> None:
-        """An operator retires a worker."""
-        now_ms = self._clock.now_ms()
-        self._handle(session, session.request_drain(reason, grace_ms, now_ms), now_ms)
+    def drain(self, session_id: str, reason: str, close_ms: int) -> None:
+        """An operator retires a worker: told with every beat until its stream has ended."""
+        session = self._sessions.get(session_id)
+        if session is not None and not session.ended:
+            now_ms = self._clock.now_ms()
+            self._handle(session, session.request_drain(reason, close_ms, now_ms), now_ms)
 
     def move_all(self, addresses: Sequence[str], grace_ms: int) -> None:
         """This node stops: every worker is to resume elsewhere."""
@@ -631,6 +640,12 @@ class Dispatcher:
         if owner is not None and owner.release(delivery):
             self._made_room(owner.room)
 
+    def _remember(self, delivery: Delivery) -> None:
+        """An older delivery of the same task is over, if one is still remembered."""
+        older = self.deliveries.add(delivery)
+        if older is not None:
+            self._end(older, wire.CANCEL_REASON_SUPERSEDED)
+
     def _over(self, delivery: Delivery) -> None:
         delivery.state = State.OVER
         delivery.assignment = None
@@ -690,11 +705,11 @@ class Dispatcher:
                 worker_id=session.worker_id if session is not None else "",
                 due_ms=birth.due_ms,
             )
-            self.deliveries.add(delivery)
+            self._remember(delivery)
             if session is None or room is not session.room:
                 self._return(delivery, 0)
             else:
-                delivery.assignment = of_placed(item)
+                delivery.assignment = of_placed(item, delivery.token)
                 session.assign(delivery)
 
     def waiting(self, namespace: str, births: Sequence[QueueBirth]) -> None:
@@ -856,14 +871,14 @@ class Dispatcher:
         if self.knows(row.workflow_id, row.seq, row.delivery):
             return  # a new epoch found it first
         delivery = _of_row(row, session)
-        self.deliveries.add(delivery)
+        self._remember(delivery)
         if session is None or not session.room.open:
             self._return(delivery, 0)
         elif not session.room.fits(row.size):
             session.rest()
             self._return(delivery, 0)
         else:
-            delivery.assignment = of_taken(row)
+            delivery.assignment = of_taken(row, delivery.token)
             session.assign(delivery)
 
     def _unreserve(self, rooms: Sequence[Room]) -> None:
