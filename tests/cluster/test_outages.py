@@ -24,11 +24,10 @@ from maestoso_server.embedded import EmbeddedPostgres
 from maestoso_server.store.migrate import migrate
 from maestoso_server.store.nodes import LEASE_MS
 
-DEADLINE_S = 25.0
+DEADLINE_S = 60.0
 IN_FLIGHT = 8
 LEFT = "SELECT (SELECT count(*) FROM task_queue) + (SELECT count(*) FROM deadline) + count(*) FROM inbox"
 STEPS = ("step_one", "step_two", "step_three")
-NOTHING_LEFT = "SELECT (SELECT count(*) FROM task_queue) + (SELECT count(*) FROM deadline) + (SELECT count(*) FROM inbox)"
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -128,7 +127,7 @@ async def everything_ended(url: str, load: Load) -> None:
             await until(ended)
         except TimeoutError:
             left = await connection.fetch(
-                "SELECT w.id, w.status, w.last_node, t.reference, t.status AS task_status, t.attempt, t.reason,"
+                "SELECT w.id, w.last_node, t.reference, t.status, t.reason,"
                 " q.owner_epoch, q.session_id, q.delivery, q.due_ms, q.ended"
                 " FROM workflow w JOIN task t ON t.workflow_id = w.id AND t.status <= 2"
                 " LEFT JOIN task_queue q ON q.workflow_id = t.workflow_id AND q.seq = t.seq"
