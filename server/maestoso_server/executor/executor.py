@@ -316,15 +316,16 @@ class Executor:
     # -- save --------------------------------------------------------------------------------
 
     async def _save(self, decided: list[tuple[Lane, Decision]]) -> None:
-        """Write every decision that changed something; answer; decide the losers again."""
+        """Write every decision that changed something; answer; decide the losers again, and those whose
+        answer nothing has checked."""
         batch: list[tuple[Lane, WorkflowSave]] = []
         for lane, decision in decided:
             if decision.changed or decision.consumed or any(item.message_id for item in lane.running):
                 batch.append((lane, self._compose(lane, decision)))
-            elif not lane.checked and routing.refuses(decision):
-                lane.view = None  # and decided again, on what is stored
-            else:
+            elif lane.checked:
                 routing.answer(lane, decision.outcomes)
+            else:
+                lane.view = None
         if not batch:
             return
         began = perf_counter()

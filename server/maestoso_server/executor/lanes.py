@@ -47,13 +47,13 @@ class Lane:
     behind: list[Item] = field(default_factory=list)
     """Commands that wait until a bounded decision's rest is done."""
     view: View | None = None
-    checked: bool = False
-    """The view was compared with the database in this batch. What a kept view refuses may be news that
-    another node wrote: only a checked one may say that nothing has changed."""
     busy: bool = False
     queued: bool = False
     reload: bool = False
     """The inbox may hold messages that this process was not told: load before deciding."""
+    checked: bool = False
+    """The view was read after the running events arrived. One that was not may be outdated by another node:
+    it is good for a save, which checks it, and for no other answer."""
     lost_races: int = 0
     decider: Generator[list[Need], list[Any], Decision] | None = None
     batch: object | None = None
@@ -101,9 +101,9 @@ class Lanes:
             lane.queued = False
             lane.busy = True
             if lane.decider is None:
-                lane.checked = False
                 lane.running.extend(lane.pending)
                 lane.pending.clear()
+                lane.checked = False
             taken.append(lane)
         return taken
 

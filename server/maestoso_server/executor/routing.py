@@ -222,11 +222,6 @@ def _refuse(lane: Lane, error: Exception) -> None:
             item.done(error)
 
 
-def refuses(decision: Decision) -> bool:
-    """Some event of it was not applied."""
-    return any(outcome.verdict is not Verdict.APPLIED for outcome in decision.outcomes)
-
-
 LOST = Outcome(Verdict.STALE, "the token is not the task's current delivery")
 
 
