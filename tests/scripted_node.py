@@ -143,6 +143,8 @@ class Node(task_service_pb2_grpc.TaskServiceServicer):
         self.trailer: error_pb2.Error | None = None
         self.silent = False
         """Send no pings of its own."""
+        self.standing_still = False
+        """Take Hellos and answer none."""
         self.hellos = 0
         self._server: grpc.aio.Server | None = None
         self._opened: asyncio.Queue[Stream] = asyncio.Queue()
@@ -180,6 +182,8 @@ class Node(task_service_pb2_grpc.TaskServiceServicer):
         stream = Stream(self.sessions, context.invocation_metadata())
         first = await anext(request_iterator)
         assert first.WhichOneof("frame") == "hello"
+        if self.standing_still:
+            await stream.ended.wait()  # until the worker gives up
         stream.hello = first.hello
         self._welcome(stream)
         yield task_service_pb2.ConnectResponse(welcome=stream.welcome)

@@ -52,6 +52,18 @@ class Engine:
         status: TaskStatus = TaskStatus.COMPLETED,
     ) -> Outcome:
         """The result of the newest open attempt of a task, as its current delivery."""
+        event = await self.result(workflow_id, reference, output, status=status)
+        return await self.executor.apply(workflow_id, event)
+
+    async def result(
+        self,
+        workflow_id: str,
+        reference: str,
+        output: dict[str, Any] | None = None,
+        *,
+        status: TaskStatus = TaskStatus.COMPLETED,
+    ) -> Result:
+        """What `report` reports."""
         row = await self.fetchrow(
             "SELECT t.seq, q.delivery FROM task t LEFT JOIN task_queue q USING (workflow_id, seq)"
             " WHERE t.workflow_id = $1 AND t.reference = $2 AND t.status <= 2 ORDER BY t.seq DESC LIMIT 1",
@@ -59,14 +71,13 @@ class Engine:
             reference,
         )
         assert row is not None, f"{reference} is not open"
-        event = Result(
+        return Result(
             now_ms=self.clock.now_ms(),
             seq=row["seq"],
             delivery=row["delivery"],
             status=status,
             output=Json.of(output or {}),
         )
-        return await self.executor.apply(workflow_id, event)
 
     async def ended(self, workflow_id: str) -> int:
         """The status of a workflow once it has ended."""

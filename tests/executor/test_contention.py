@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from maestoso_server.engine.decision import Verdict
-from maestoso_server.engine.events import Pause, Result
+from maestoso_server.engine.events import Due, Pause, Result, Resume
 from maestoso_server.engine.state import TaskStatus
 from maestoso_server.executor import Nowhere
 from maestoso_server.executor.forwarding import Forwarding
@@ -130,3 +130,37 @@ async def test_a_forwarded_result_with_a_stale_token_is_refused(nodes: list[Engi
     assert outcome.verdict is Verdict.STALE
     left = await here.fetchrow("SELECT count(*) AS n FROM inbox")
     assert left["n"] == 0
+
+
+async def test_a_view_that_another_node_has_outdated_answers_nobody(nodes: list[Engine]) -> None:
+    here, there = nodes[:2]
+    workflow_id = await here.start({"name": "two", "version": 1, "tasks": [simple("one"), simple("two")]})
+    await there.report(workflow_id, "one")
+    # What `here` remembers of the workflow has no task `two`.
+    outcome = await here.report(workflow_id, "two")
+    assert outcome.verdict is Verdict.APPLIED
+    assert await there.status(workflow_id) == 3
+
+
+async def test_a_deadline_that_another_node_has_armed_is_heeded(nodes: list[Engine]) -> None:
+    here, there = nodes[:2]
+    wait = {
+        "name": "wait",
+        "taskReferenceName": "wait",
+        "type": "WAIT",
+        "inputParameters": {"duration": "1 s"},
+    }
+    workflow_id = await here.start({"name": "later", "version": 1, "tasks": [simple("one"), wait]})
+    await there.report(workflow_id, "one")
+    row = await here.fetchrow("SELECT seq, due_ms FROM deadline WHERE workflow_id = $1", workflow_id)
+    outcome = await here.executor.apply(workflow_id, Due(now_ms=row["due_ms"], seq=row["seq"]))
+    assert outcome.verdict is Verdict.APPLIED
+    assert await there.status(workflow_id) == 3
+
+
+async def test_a_command_that_another_node_has_made_possible_is_not_refused(nodes: list[Engine]) -> None:
+    here, there = nodes[:2]
+    workflow_id = await here.start({"name": "one", "version": 1, "tasks": [simple("one")]})
+    now_ms = here.clock.now_ms()
+    assert (await there.executor.apply(workflow_id, Pause(now_ms=now_ms))).verdict is Verdict.APPLIED
+    assert (await here.executor.apply(workflow_id, Resume(now_ms=now_ms))).verdict is Verdict.APPLIED

@@ -48,7 +48,8 @@ async def test_a_two_task_workflow_completes(engine: Engine) -> None:
 
 async def test_a_repeated_result_is_stale(engine: Engine) -> None:
     workflow_id = await engine.start(TWO, {"a": 1})
-    outcomes = await asyncio.gather(*(engine.report(workflow_id, "first") for _ in range(64)))
+    result = await engine.result(workflow_id, "first")
+    outcomes = await asyncio.gather(*(engine.executor.apply(workflow_id, result) for _ in range(64)))
     assert sorted(outcome.verdict for outcome in outcomes) == [Verdict.APPLIED] + [Verdict.STALE] * 63
     row = await engine.fetchrow("SELECT count(*) AS n FROM task WHERE workflow_id = $1", workflow_id)
     assert row["n"] == 2

@@ -818,6 +818,25 @@ async def test_silent_stream_is_replaced() -> None:
             assert second.hello.session_id == stream.welcome.session_id
 
 
+async def test_session_of_a_node_that_stands_still_is_resumed_at_another_before_the_fence_closes() -> None:
+    gate = Gate()
+    async with cluster(2) as (first, second):
+        first.fence_after = second.fence_after = 2.0
+        first.silent = True
+        async with Worker(first.address, [gate.handle]):
+            stream = await first.stream()
+            await second.stream()
+            stream.assign(assignment(b"a", "gate"))
+            await gate.next()
+
+            first.standing_still = True
+            resumed = await second.stream()
+
+            assert resumed.hello.session_id == stream.welcome.session_id
+            assert list(resumed.hello.held) == [b"a"]
+            assert not gate.cancelled.is_set()
+
+
 # Stopping.
 
 
@@ -888,8 +907,11 @@ async def test_handler_that_outlives_the_grace_is_stopped_and_reported() -> None
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signals_drain_every_worker_of_the_process(number: signal.Signals) -> None:
     async with cluster() as (node,):
-        tasks = [asyncio.create_task(Worker(node.address, [greet]).run()) for _ in range(2)]
+        workers = [Worker(node.address, [greet]) for _ in range(2)]
+        tasks = [asyncio.create_task(one.run()) for one in workers]
         streams = [await node.stream(), await node.stream()]
+        for one in workers:  # before its welcome a worker has nothing to drain
+            await asyncio.wait_for(one._welcome.wait(), DEADLINE_SECONDS)
 
         os.kill(os.getpid(), number)
 

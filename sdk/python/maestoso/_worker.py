@@ -221,6 +221,15 @@ class Worker:
         self._authorization = dict(metadata).get("authorization")
         return stub.Connect(metadata=metadata)
 
+    def leave(self, address: str) -> None:
+        """Close the connection to a node: the next stream there is opened on a new one. A connection that
+        was cut without a word (half-open) would swallow that stream too."""
+        channel = self._channels.pop(address, None)
+        if channel is not None:
+            closing = asyncio.create_task(channel.close())
+            self._links.add(closing)
+            closing.add_done_callback(self._links.discard)
+
     def spawn(self, link: Link) -> None:
         """Run a link until it is retired."""
         task = link.start()
@@ -301,6 +310,8 @@ class Pool:
         self.runner = Runner(handlers, concurrency)
         self._worker = worker
         self._offers = [(handler.task_type, handler.domain) for handler in handlers]
+        self._silent: set[str] = set()
+        """Nodes that said nothing for too long, and no word since: they are asked last."""
         self._dividing: asyncio.TimerHandle | None = None
 
     @property
@@ -356,7 +367,9 @@ class Pool:
             fence = link.fence
             if link.open and now >= fence.heard_at + SILENCE_PART * fence.after:
                 _log.warning("stream is silent", extra={"address": link.address})
+                self._silent.add(link.address)
                 link.cut()
+                self._worker.leave(link.address)
             if fence.close_if_due(now):
                 stopped = self.runner.fence(link)
                 if stopped:
@@ -368,18 +381,20 @@ class Pool:
         return self._worker.call(address)
 
     def candidates(self, link: Link) -> Sequence[str]:
-        """Home first. Elsewhere only with a session to resume, or where no other link is open: the lost
+        """Home first, silent nodes last: a node that stands still takes a Hello and answers none, while the
+        fence closes. Elsewhere only with a session to resume, or where no other link is open: the lost
         node may have sent tasks that were never read, and only a resume tells the others so."""
         addresses = [link.home]
         if link.session.session_id or not any(other.open for other in self.links if other is not link):
             addresses.extend(self._worker.addresses)
-        return list(dict.fromkeys(addresses))
+        return sorted(dict.fromkeys(addresses), key=self._silent.__contains__)
 
     def elsewhere(self, link: Link) -> Sequence[str]:
         return [address for address in self._worker.addresses if address not in (link.address, link.home)]
 
     def opened(self, link: Link, welcome: task_service_pb2.Welcome) -> None:
         """Find out which node it is: home, a node without a link (the new home), or a visit."""
+        self._silent.discard(link.address)
         node = welcome.nodes[0] if welcome.nodes else link.address
         if node != link.home and all(other.home != node for other in self.links):
             link.home = node

@@ -216,6 +216,7 @@ class Executor:
             first = lane.running[0] if lane.running else None
             if first is not None and first.header is not None and not lane.reload:
                 lane.view = View(first.header, whole=True)
+                lane.checked = True
                 return None
             return LoadRequest(lane.workflow_id, routing.named(lane.running))
         if lane.reload:
@@ -315,13 +316,16 @@ class Executor:
     # -- save --------------------------------------------------------------------------------
 
     async def _save(self, decided: list[tuple[Lane, Decision]]) -> None:
-        """Write every decision that changed something; answer; decide the losers again."""
+        """Write every decision that changed something; answer; decide the losers again, and those whose
+        answer nothing has checked."""
         batch: list[tuple[Lane, WorkflowSave]] = []
         for lane, decision in decided:
             if decision.changed or decision.consumed or any(item.message_id for item in lane.running):
                 batch.append((lane, self._compose(lane, decision)))
-            else:
+            elif lane.checked:
                 routing.answer(lane, decision.outcomes)
+            else:
+                lane.view = None
         if not batch:
             return
         began = perf_counter()

@@ -51,6 +51,9 @@ class Lane:
     queued: bool = False
     reload: bool = False
     """The inbox may hold messages that this process was not told: load before deciding."""
+    checked: bool = False
+    """The view was read after the running events arrived. One that was not may be outdated by another node:
+    it is good for a save, which checks it, and for no other answer."""
     lost_races: int = 0
     decider: Generator[list[Need], list[Any], Decision] | None = None
     batch: object | None = None
@@ -100,6 +103,7 @@ class Lanes:
             if lane.decider is None:
                 lane.running.extend(lane.pending)
                 lane.pending.clear()
+                lane.checked = False
             taken.append(lane)
         return taken
 

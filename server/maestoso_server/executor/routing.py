@@ -83,6 +83,7 @@ def take_in(lane: Lane, loaded: Loaded | None, now_ms: int, seed: Callable[[], i
 
     An event whose message is gone was applied by another node and is dropped."""
     lane.reload = False
+    lane.checked = True
     if loaded is None:
         loaded = Loaded(None)
     if loaded.header is not None:

@@ -173,7 +173,6 @@ class Database:
         self._pool: Any = None
         self._planned_ms: dict[int, float] = {}
         self._kept: list[Any] = []
-        self._closed: list[Any] = []
         self._waiting = 0
 
     @classmethod
@@ -209,8 +208,8 @@ class Database:
         return database
 
     async def close(self) -> None:
-        while self._kept or self._closed:
-            await self._pool.release((self._kept or self._closed).pop())
+        while self._kept:
+            await self._pool.release(self._kept.pop())
         await self._pool.close()
 
     def terminate(self) -> None:
@@ -233,7 +232,7 @@ class Database:
             sound = True
         finally:
             conn.returned = True
-            if sound and not self._waiting and not raw.is_closed():
+            if sound and not self._waiting and not _is_closed(raw):
                 self._kept.append(raw)
             else:
                 await self._pool.release(raw)
@@ -241,14 +240,11 @@ class Database:
     def _at_hand(self) -> Any:
         while self._kept:
             raw = self._kept.pop()
-            if not raw.is_closed():
+            if not _is_closed(raw):
                 return raw
-            self._closed.append(raw)
         return None
 
     async def _from_pool(self) -> Any:
-        while self._closed:
-            await self._pool.release(self._closed.pop())
         self._waiting += 1
         try:
             return await self._pool.acquire()
@@ -295,6 +291,14 @@ class Database:
             "max_cached_statement_lifetime": 0,
             "server_settings": {"application_name": "maestoso", **PINNED_PLANS},
         }
+
+
+def _is_closed(raw: Any) -> bool:
+    """Whether a connection of the pool is gone. The pool takes back by itself one that broke."""
+    try:
+        return bool(raw.is_closed())
+    except asyncpg.InterfaceError:
+        return True
 
 
 async def _keep_settings(raw: Any) -> None:
