@@ -120,7 +120,7 @@ class Caller:
 
 
 class Worker:
-    """One stream of one worker, which answers pings by itself."""
+    """One stream of one worker, which reads all the time and answers pings by itself."""
 
     def __init__(self, caller: Caller, call: Any) -> None:
         self.caller = caller
@@ -129,42 +129,54 @@ class Worker:
         self.accepted: set[bytes] = set()
         self.acks: dict[bytes, ResultAck] = {}
         self._frames: list[wire.ConnectResponse] = []
+        self._news = asyncio.Event()
+        self._reader = asyncio.ensure_future(self._read())
 
     async def send(self, **frame: Any) -> None:
         async with asyncio.timeout(DEADLINE_S):
             await self.call.write(wire.ConnectRequest(**frame))
 
-    async def read(self) -> wire.ConnectResponse | None:
-        """The next frame that is no ping; None at the end of the stream."""
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                try:
-                    frame = await self.call.read()
-                except grpc.aio.AioRpcError:
-                    return None
-                if frame is grpc.aio.EOF:
-                    return None
-                if frame.WhichOneof("frame") != "ping":
-                    return frame  # type: ignore[no-any-return]
-                await self.send(pong=wire.Pong(number=frame.ping.number))
-
-    async def frame(self, kind: str) -> wire.ConnectResponse:
-        """The next frame of this kind; others are kept for later."""
-        for index, kept in enumerate(self._frames):
-            if kept.WhichOneof("frame") == kind:
-                return self._frames.pop(index)
-        while (frame := await self.read()) is not None:
-            self._note(frame)
-            if frame.WhichOneof("frame") == kind:
-                return frame
-            self._frames.append(frame)
-        raise AssertionError(f"the stream ended before a {kind} frame: {await self.code()}")
+    async def _read(self) -> None:
+        try:
+            while (frame := await self.call.read()) is not grpc.aio.EOF:
+                if frame.WhichOneof("frame") == "ping":
+                    await self.send(pong=wire.Pong(number=frame.ping.number))
+                else:
+                    self._note(frame)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # it has ended, and says how: `code`
+        finally:
+            self._news.set()
 
     def _note(self, frame: wire.ConnectResponse) -> None:
+        self._frames.append(frame)
         self.accepted.update(frame.tasks.accepted)
         self.accepted.update(frame.acks.accepted)
         for ack in frame.acks.acks:
             self.acks[ack.token] = ack
+        self._news.set()
+
+    async def _next(self) -> None:
+        """Return when something came that was not looked at."""
+        async with asyncio.timeout(DEADLINE_S):
+            await self._news.wait()
+        if self._reader.done():
+            raise AssertionError(f"the stream has ended: {await self.code()}")
+        self._news.clear()
+
+    async def frame(self, kind: str) -> wire.ConnectResponse:
+        """The next frame of this kind; others are kept for later."""
+        while True:
+            for index, frame in enumerate(self._frames):
+                if frame.WhichOneof("frame") == kind:
+                    return self._frames.pop(index)
+            await self._next()
+
+    async def end(self) -> grpc.StatusCode:
+        """How the stream ends; whatever comes before is passed over."""
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.wait([self._reader])
+        return await self.code()
 
     async def task(self) -> Assignment:
         """The next task."""
@@ -181,10 +193,7 @@ class Worker:
         self.accepted.discard(result.token)
         await self.send(results=wire.Results(results=[result]))
         while result.token not in self.accepted and result.token not in self.acks:
-            frame = await self.read()
-            assert frame is not None
-            self._note(frame)
-            self._frames.append(frame)
+            await self._next()
         if result.token in self.accepted:
             return ResultOutcome.RESULT_OUTCOME_ACCEPTED
         return self.acks[result.token].outcome
@@ -197,6 +206,7 @@ class Worker:
 
     def cut(self) -> None:
         self.call.cancel()
+        self._reader.cancel()
 
 
 @asynccontextmanager

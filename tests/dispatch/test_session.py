@@ -520,12 +520,16 @@ def test_a_degraded_node_asks_the_worker_to_move_and_lets_it_stay():
 
 def test_an_operator_drains_a_worker():
     session = make_session()
-    session.request_drain("maintenance", 30_000, NOW_MS)
+    session.request_drain("maintenance", NOW_MS + 30_000, NOW_MS)
 
     (frame,) = session.frames(NOW_MS)
     assert frame.drain.reason == "maintenance"
     assert frame.drain.grace.seconds == 30
     assert session.room.free == 0
+    session.request_drain("maintenance", NOW_MS + 30_000, NOW_MS + 1_000)
+    assert session.frames(NOW_MS + 1_000) == []
+    session.request_drain("sooner", NOW_MS + 5_000, NOW_MS + 1_000)
+    assert session.frames(NOW_MS + 1_000)[0].drain.grace.seconds == 4
 
 
 def test_what_was_said_is_written_before_the_stream_is_closed():

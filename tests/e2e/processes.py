@@ -101,7 +101,7 @@ class Maestoso:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def postmaster(self) -> psutil.Process:
-        return next(process for process in self.family() if "-D" in process.cmdline())
+        return next(process for process in self.family() if "-D" in command_line(process))
 
     def signal(self, number: signal.Signals) -> int:
         """Send a signal, wait for the end, and return the exit status."""
@@ -117,6 +117,14 @@ class Maestoso:
     def get(self, path: str) -> tuple[int, str]:
         """(status, body) of the HTTP port."""
         return get(f"http://{self.http}{path}")
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """What a process was started with; nothing for one that has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 def get(url: str, **headers: str) -> tuple[int, str]:

@@ -19,7 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from databases import aside, execute, fetch, url_of
-from e2e.processes import READY, Maestoso, get, run
+from e2e.processes import READY, Maestoso, command_line, get, run
 from maestoso.admin.v1 import admin_service_pb2, admin_service_pb2_grpc
 from maestoso.metadata.v1 import metadata_service_pb2, metadata_service_pb2_grpc
 
@@ -110,7 +110,7 @@ def test_postgres_that_dies_under_dev_is_started_again(data: str) -> None:
         first.kill()
 
         until(
-            lambda: any("-D" in p.cmdline() for p in server.family() if p.pid != first.pid),
+            lambda: any("-D" in command_line(p) for p in server.family() if p.pid != first.pid),
             "a new postmaster",
         )
         until(lambda: accepted(server.grpc), "a definition is stored again")

@@ -907,8 +907,11 @@ async def test_handler_that_outlives_the_grace_is_stopped_and_reported() -> None
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signals_drain_every_worker_of_the_process(number: signal.Signals) -> None:
     async with cluster() as (node,):
-        tasks = [asyncio.create_task(Worker(node.address, [greet]).run()) for _ in range(2)]
+        workers = [Worker(node.address, [greet]) for _ in range(2)]
+        tasks = [asyncio.create_task(one.run()) for one in workers]
         streams = [await node.stream(), await node.stream()]
+        for one in workers:  # before its welcome a worker has nothing to drain
+            await asyncio.wait_for(one._welcome.wait(), DEADLINE_SECONDS)
 
         os.kill(os.getpid(), number)
 

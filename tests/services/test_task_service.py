@@ -23,10 +23,11 @@ from maestoso.task.v1.task_pb2 import (
     Failure,
     TaskResult,
 )
-from maestoso_server.clock import SystemClock
+from maestoso_server.clock import ManualClock, SystemClock
 from maestoso_server.config import Config
 from maestoso_server.server import Server
 from servers import serving
+from store_kit import Faulty
 from worker_kit import DEADLINE_S, Caller, calling, chain, eventually, hello_of, offer
 
 
@@ -71,8 +72,6 @@ class TestStream:
         async with caller.worker("one") as worker:
             workflow_id = await caller.start()
             await worker.task()
-            await worker.send(capacity=Capacity(tasks=5))
-            reading = asyncio.ensure_future(worker.read())  # answers the ping
 
             async def status() -> int:
                 return (await caller.get(workflow_id)).tasks[0].status
@@ -81,7 +80,6 @@ class TestStream:
             task = (await caller.get(workflow_id)).tasks[0]
             assert task.worker_id == "w"
             assert task.start_time.ToMilliseconds() > 0
-            reading.cancel()
 
     async def test_a_backlog_is_taken_in_order_as_capacity_allows(self, caller: Caller) -> None:
         await caller.register(chain("one"))
@@ -232,8 +230,7 @@ class TestStream:
             async with caller.worker("one", **again) as new:
                 assert new.welcome.resumed
 
-                assert await old.read() is None
-                assert await old.code() is grpc.StatusCode.ABORTED
+                assert await old.end() is grpc.StatusCode.ABORTED
 
     async def test_a_wrong_secret_resumes_nothing_and_harms_nobody(self, caller: Caller) -> None:
         await caller.register(chain("one"))
@@ -268,8 +265,7 @@ class TestStream:
         async with caller.worker("one") as worker:
             await worker.send(hello=hello_of("one"))
 
-            assert await worker.read() is None
-            assert await worker.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert await worker.end() is grpc.StatusCode.INVALID_ARGUMENT
 
     @pytest.mark.parametrize(
         "hello",
@@ -299,8 +295,7 @@ class TestStream:
         async with caller.worker("one") as worker:
             await worker.call.done_writing()
 
-            assert await worker.read() is None
-            assert await worker.code() is grpc.StatusCode.OK
+            assert await worker.end() is grpc.StatusCode.OK
 
     async def test_a_stopping_server_tells_its_workers(self, server_config: Config) -> None:
         async with (
@@ -387,6 +382,28 @@ class TestPoll:
         (task,) = await caller.poll("one", wait_s=DEADLINE_S)
 
         assert (task.workflow_id, task.redelivery) == (workflow_id, 0)
+
+    async def test_costs_nothing_while_it_waits(self, server_config: Config) -> None:
+        faults, polls = Faulty(), 200
+        async with (
+            serving(server_config, ManualClock(), faults) as server,
+            calling(server.grpc_address) as caller,
+        ):
+            await caller.register(chain("one"))
+            waiting = [asyncio.ensure_future(caller.poll("one", wait_s=60)) for _ in range(polls)]
+            polling = server._core.polling  # type: ignore[union-attr]
+            await eventually(_pollers(polling, polls), True)
+            await eventually(_looked(polling), True)
+            faults.seen.clear()
+
+            workflow_id = await caller.start()
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE_S)
+
+            assert [(await poll)[0].workflow_id for poll in done] == [workflow_id]
+            # The start, the take that brought the task and the one that found nothing more.
+            assert len([sql for sql in faults.seen if "task_queue" in sql]) <= 4
+            for poll in waiting:
+                poll.cancel()
 
     async def test_shares_the_queue_with_streams(self, caller: Caller) -> None:
         await caller.register(chain("one"))
@@ -598,6 +615,16 @@ class TestReading:
             assert await refused(caller.tasks.AddTaskLogs(request)) is grpc.StatusCode.INVALID_ARGUMENT
         absent = wire.AddTaskLogsRequest(task_id="0197a0c8-0000-7000-8000-000000000001", lines=["x"])
         assert await refused(caller.tasks.AddTaskLogs(absent)) is grpc.StatusCode.NOT_FOUND
+
+
+def _looked(polling: object):  # type: ignore[no-untyped-def]
+    """Whether every poll has asked once what waits, and found nothing."""
+
+    async def look() -> bool:
+        lines = polling._lines.values()  # type: ignore[attr-defined]
+        return all(poller.looked for line in lines for poller in line.pollers)
+
+    return look
 
 
 def _pollers(polling: object, wanted: int):  # type: ignore[no-untyped-def]

@@ -28,8 +28,9 @@ from maestoso.task.v1 import task_pb2
 from maestoso.task.v1 import task_service_pb2 as wire
 from maestoso_server import ids
 from maestoso_server.dispatch.deliveries import Delivery, State
-from maestoso_server.dispatch.dispatcher import Dispatcher, TakeRequest
+from maestoso_server.dispatch.dispatcher import Dispatcher
 from maestoso_server.dispatch.session import DEFAULT_BYTES, Session
+from maestoso_server.dispatch.takes import TakeRequest
 from maestoso_server.engine.decision import APPLIED, Outcome, QueueBirth, Verdict
 from maestoso_server.engine.events import Event, Result
 from maestoso_server.engine.state import Header, TaskRow, TaskStatus

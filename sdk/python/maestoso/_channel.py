@@ -17,6 +17,8 @@ _OPTIONS: list[tuple[str, int]] = [
     # A dead path under an open call is noticed in under a minute even where nothing is sent.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # A new channel is a new connection: a worker leaves one that has fallen silent that way.
+    ("grpc.use_local_subchannel_pool", 1),
     # Until gRPC's own back-off is over every call fails at once; ours is the one that counts.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),

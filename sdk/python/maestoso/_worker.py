@@ -221,6 +221,15 @@ class Worker:
         self._authorization = dict(metadata).get("authorization")
         return stub.Connect(metadata=metadata)
 
+    def leave(self, address: str) -> None:
+        """Close the connection to a node: the next stream there is opened on a new one. A connection that
+        was cut without a word (half-open) would swallow that stream too."""
+        channel = self._channels.pop(address, None)
+        if channel is not None:
+            closing = asyncio.create_task(channel.close())
+            self._links.add(closing)
+            closing.add_done_callback(self._links.discard)
+
     def spawn(self, link: Link) -> None:
         """Run a link until it is retired."""
         task = link.start()
@@ -360,6 +369,7 @@ class Pool:
                 _log.warning("stream is silent", extra={"address": link.address})
                 self._silent.add(link.address)
                 link.cut()
+                self._worker.leave(link.address)
             if fence.close_if_due(now):
                 stopped = self.runner.fence(link)
                 if stopped:

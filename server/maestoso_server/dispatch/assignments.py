@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from maestoso.task.v1.task_pb2 import Assignment
 
+from ..engine.names import shown_reference
 from ..engine.state import Path
 from ..executor.placement import Placed
-from ..ids import make_token, task_id
+from ..ids import task_id
 from ..store.queue import Taken
 
 
-def of_placed(placed: Placed) -> Assignment:
-    """For a task that was born owned."""
+def of_placed(placed: Placed, token: bytes) -> Assignment:
+    """For a task that was born owned; `token` of its delivery."""
     header, row, birth = placed.header, placed.row, placed.birth
     return _assignment(
         workflow_id=header.id,
         seq=row.seq,
-        delivery=placed.delivery,
+        token=token,
         reference=row.reference,
         path=row.path,
         generation=row.generation,
@@ -33,12 +34,12 @@ def of_placed(placed: Placed) -> Assignment:
     )
 
 
-def of_taken(taken: Taken) -> Assignment:
-    """For a row that was taken from the queue."""
+def of_taken(taken: Taken, token: bytes) -> Assignment:
+    """For a row that was taken from the queue; `token` of its delivery."""
     return _assignment(
         workflow_id=taken.workflow_id,
         seq=taken.seq,
-        delivery=taken.delivery,
+        token=token,
         reference=taken.reference,
         path=taken.path,
         generation=taken.generation,
@@ -55,16 +56,11 @@ def of_taken(taken: Taken) -> Assignment:
     )
 
 
-def stored_reference(reference: str, path: Path) -> str:
-    """Conductor's name of a task: `__N` inside a loop, `__N__M` inside two."""
-    return reference if not path else reference + "".join(f"__{turn}" for turn in path)
-
-
 def _assignment(
     *,
     workflow_id: str,
     seq: int,
-    delivery: int,
+    token: bytes,
     reference: str,
     path: Path,
     generation: int,
@@ -79,9 +75,9 @@ def _assignment(
     correlation_id: str,
     traceparent: str,
 ) -> Assignment:
-    name = stored_reference(reference, path)
+    name = shown_reference(reference, path)
     message = Assignment(
-        token=make_token(workflow_id, seq, delivery),
+        token=token,
         task_id=task_id(workflow_id, seq),
         workflow_id=workflow_id,
         reference=name,

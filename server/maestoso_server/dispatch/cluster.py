@@ -99,6 +99,8 @@ class Cluster:
         self._expiry.see(pulse)
         for namespace, queue in pulse.waiting:
             self._dispatcher.rows_wait(namespace, queue)
+        for drain in pulse.drains:
+            self._dispatcher.drain(drain.session_id, drain.reason, drain.close_ms)
         self._on_drain(pulse.draining)
 
     async def on_new_epoch(self, epoch: int) -> None:

@@ -10,7 +10,7 @@ result is with the executor: the capacity is free again, the row is still owned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -98,11 +98,3 @@ class Deliveries:
         if self._by_token.get(delivery.token) is delivery:
             del self._by_token[delivery.token]
             del self._by_task[delivery.workflow_id, delivery.seq]
-
-    def of_workflow(self, workflow_id: str, seqs: Iterable[int]) -> Iterator[Delivery]:
-        """Those of these tasks that this node owns."""
-        by_task = self._by_task
-        for seq in seqs:
-            delivery = by_task.get((workflow_id, seq))
-            if delivery is not None:
-                yield delivery

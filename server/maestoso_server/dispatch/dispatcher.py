@@ -12,9 +12,7 @@ is atomic in memory and O(1) per task, and the whole can be simulated.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -35,13 +33,15 @@ from ..executor.lanes import Done
 from ..executor.placement import Placed
 from ..ids import make_token, read_token
 from ..store.deliveries import Current
-from ..store.queue import Take, Taken, Watermark
+from ..store.logs import NewLine
+from ..store.queue import Take, Taken
 from ..store.sessions import KeptRow, Resumed
 from . import reports
 from .assignments import of_placed, of_taken
 from .deliveries import Deliveries, Delivery, State
-from .matching import Matching, Ring, Room
+from .matching import Matching, Room
 from .meanwhile import Meanwhile
+from .owed import Owed
 from .session import (
     CancelAnswered,
     HandedBack,
@@ -55,6 +55,7 @@ from .session import (
     Shut,
     Withdrawn,
 )
+from .takes import Taker, TakeRequest
 from .ticks import Ticks
 
 log = logging.getLogger(__name__)
@@ -62,10 +63,6 @@ log = logging.getLogger(__name__)
 Answer = Callable[["ResultOutcome.ValueType", "Error | None"], None]
 """Told what became of a reported result."""
 
-TAKE_MOST = 200
-"""Rows of one take: as many as ride well in one statement."""
-WATERMARK_MS = 1_000
-"""How long a watermark is believed."""
 LOG_LINES_WAITING_MAX = 50_000
 """Lines that wait for the database; more are dropped and counted."""
 
@@ -102,48 +99,6 @@ class Outside(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class TakeRequest:
-    """One take to be made: `rooms` have one slot each reserved, in this order."""
-
-    ring: Ring
-    rooms: list[Room]
-    limited: bool
-    after: Watermark | None
-    watch: int
-    """See `meanwhile`."""
-
-    @property
-    def sessions(self) -> list[str]:
-        return [room.session_id for room in self.rooms]
-
-
-@dataclass(slots=True)
-class LogEntry:
-    """A line for a task's log."""
-
-    workflow_id: str
-    seq: int
-    at_ms: int
-    line: str
-
-
-@dataclass(slots=True)
-class Owed:
-    """What waits to be written to the database; the loops take it from here."""
-
-    reads: list[Delivery] = field(default_factory=list)
-    hand_backs: dict[Delivery, int] = field(default_factory=dict)
-    """Delivery -> not before this time; 0 = at once."""
-    progress: dict[Delivery, bytes] = field(default_factory=dict)
-    """Delivery -> its output so far; b"" = unchanged."""
-    logs: list[LogEntry] = field(default_factory=list)
-    detached: list[Session] = field(default_factory=list)
-    """Sessions whose stream has ended."""
-    nameless: list[tuple[Session, TaskResult]] = field(default_factory=list)
-    """Results that name a task instead of a delivery."""
-
-
 class Dispatcher:
     """Implements the executor's `Placement`. One per node."""
 
@@ -170,9 +125,12 @@ class Dispatcher:
         self._former: dict[str, Room] = {}
         """By session: slots of tasks about to be born that were reserved before the session was resumed.
         The resume may have given these tasks to others already: they go back."""
-        self._takes_due: deque[Ring] = deque()
+        self._taker = Taker(self.matching, wake=self._woken)
         self.meanwhile = Meanwhile()
         """Tasks (workflow id, seq) and deliveries (tokens) that are over."""
+
+    def _woken(self) -> None:
+        self.owes()
 
     # -- sessions ----------------------------------------------------------------------------------
 
@@ -196,7 +154,7 @@ class Dispatcher:
             session.room.births_shut = session.session_id in self._former
         self._sessions[session.session_id] = session
         for ring in self.matching.enter(session.room):
-            self._take(ring)
+            self._taker.want(ring)
         self._arm(session)
 
     def ended_stream(self, session: Session) -> None:
@@ -210,6 +168,13 @@ class Dispatcher:
         if self._sessions.get(session.session_id) is session:
             self.owed.detached.append(session)
         self.owes()
+        if session.unknown_frames or session.dropped_lines:
+            facts = {
+                "worker_id": session.worker_id,
+                "unknown_frames": session.unknown_frames,
+                "dropped_lines": session.dropped_lines,
+            }
+            log.info("a worker sent what was ignored", extra=facts)
 
     def forget(self, session_id: str) -> None:
         """Transitions 9 and 10: the session is another node's, or has expired. A stream that is still
@@ -322,7 +287,7 @@ class Dispatcher:
                 state=State.READ,
                 started_ms=row.started_ms,
             )
-            self.deliveries.add(delivery)
+            self._remember(delivery)
         if not delivery.started_ms:
             delivery.started_ms = now_ms
             self.owed.reads.append(delivery)
@@ -367,8 +332,8 @@ class Dispatcher:
                 continue
             if not self.knows(row.workflow_id, row.seq, row.delivery):
                 delivery = _of_row(row, session)
-                delivery.assignment = of_taken(row)
-                self.deliveries.add(delivery)
+                delivery.assignment = of_taken(row, delivery.token)
+                self._remember(delivery)
                 session.assign(delivery)
 
     # -- frames and time ---------------------------------------------------------------------------
@@ -396,10 +361,12 @@ class Dispatcher:
                 _HANDLE[type(event)](self, session, event, now_ms)
             self._arm(session)
 
-    def drain(self, session: Session, reason: str, grace_ms: int) -> None:
-        """An operator retires a worker."""
-        now_ms = self._clock.now_ms()
-        self._handle(session, session.request_drain(reason, grace_ms, now_ms), now_ms)
+    def drain(self, session_id: str, reason: str, close_ms: int) -> None:
+        """An operator retires a worker: told with every beat until its stream has ended."""
+        session = self._sessions.get(session_id)
+        if session is not None and not session.ended:
+            now_ms = self._clock.now_ms()
+            self._handle(session, session.request_drain(reason, close_ms, now_ms), now_ms)
 
     def move_all(self, addresses: Sequence[str], grace_ms: int) -> None:
         """This node stops: every worker is to resume elsewhere."""
@@ -474,7 +441,7 @@ class Dispatcher:
         if len(logs) >= LOG_LINES_WAITING_MAX:
             self.dropped_log_lines += 1
         else:
-            logs.append(LogEntry(workflow_id, seq, at_ms, line[: reports.LOG_LINE_MAX]))
+            logs.append(NewLine(workflow_id, seq, at_ms, line[: reports.LOG_LINE_MAX]))
 
     def _cancel_answered(self, session: Session, event: CancelAnswered, now_ms: int) -> None:
         for item in event.answers:
@@ -493,14 +460,10 @@ class Dispatcher:
         self.matching.withdraw(session.room, event.queue)
 
     def _room_made(self, session: Session, event: RoomMade, now_ms: int) -> None:
-        self._made_room(session.room)
+        self._taker.made_room(session.room)
 
     def _shut(self, session: Session, event: Shut, now_ms: int) -> None:
         self._return_all(session.take_unwritten())
-
-    def _made_room(self, room: Room) -> None:
-        for ring in self.matching.made_room(room):
-            self._take(ring)
 
     # -- results -----------------------------------------------------------------------------------
 
@@ -629,7 +592,13 @@ class Dispatcher:
     def _release(self, delivery: Delivery) -> None:
         owner = self._sessions.get(delivery.session_id)
         if owner is not None and owner.release(delivery):
-            self._made_room(owner.room)
+            self._taker.made_room(owner.room)
+
+    def _remember(self, delivery: Delivery) -> None:
+        """An older delivery of the same task is over, if one is still remembered."""
+        older = self.deliveries.add(delivery)
+        if older is not None:
+            self._end(older, wire.CANCEL_REASON_SUPERSEDED)
 
     def _over(self, delivery: Delivery) -> None:
         delivery.state = State.OVER
@@ -648,7 +617,7 @@ class Dispatcher:
     def unreserve(self, session_id: str, birth: QueueBirth) -> None:
         room = self._settle(session_id, birth.size)
         if room is not None:
-            self._made_room(room)
+            self._taker.made_room(room)
 
     def _settle(self, session_id: str, size: int) -> Room | None:
         """Give a birth's slot back; returns the room that it was reserved in, if that is still open."""
@@ -690,11 +659,11 @@ class Dispatcher:
                 worker_id=session.worker_id if session is not None else "",
                 due_ms=birth.due_ms,
             )
-            self.deliveries.add(delivery)
+            self._remember(delivery)
             if session is None or room is not session.room:
                 self._return(delivery, 0)
             else:
-                delivery.assignment = of_placed(item)
+                delivery.assignment = of_placed(item, delivery.token)
                 session.assign(delivery)
 
     def waiting(self, namespace: str, births: Sequence[QueueBirth]) -> None:
@@ -737,72 +706,37 @@ class Dispatcher:
         self._over(delivery)
         if session is not None and not reported:
             session.cancel(delivery, reason)
-            self._made_room(session.room)
+            self._taker.made_room(session.room)
         if delivery.limit:
-            self._slot_freed(delivery)
+            self._taker.slot_freed(delivery.namespace, delivery.task_type)
+            self._outside.rows_wait(delivery.namespace, delivery.queue)
 
     # -- waiting rows --------------------------------------------------------------------------------
 
     def rows_wait(self, namespace: str, queue: str) -> None:
         """A hint of another node, or the pulse: rows wait in this queue."""
-        ring = self.matching.waiting(namespace, queue)
-        if ring is not None:
-            ring.takes.limited_out = False
-            self._take(ring)
+        self._taker.rows_wait(namespace, queue, anew=True)
         self.on_waiting(namespace, queue)
 
     def _rows_wait(self, namespace: str, queue: str) -> None:
         """Rows of this node's own doing wait."""
-        ring = self.matching.waiting(namespace, queue)
-        if ring is not None:
-            self._take(ring)
-        if ring is None or not ring.has_room():
+        if not self._taker.rows_wait(namespace, queue, anew=False):
             self._outside.rows_wait(namespace, queue)
         self.on_waiting(namespace, queue)
 
-    def _slot_freed(self, delivery: Delivery) -> None:
-        """One of a limited type ended: the next may run, here or elsewhere, in whatever domain."""
-        for ring in self.matching.of_type(delivery.namespace, delivery.task_type):
-            if ring.takes.limited_out:
-                ring.takes.limited_out = False
-                self._take(ring)
-        self._outside.rows_wait(delivery.namespace, delivery.queue)
-
-    def _take(self, ring: Ring) -> None:
-        """Let a take be made, if it can bring anything."""
-        takes = ring.takes
-        if not ring.rooms or takes.due or takes.limited_out:
-            return
-        takes.due = True
-        if not takes.under_way:
-            self._takes_due.append(ring)
-            self.owes()
-
     @property
     def takes_due(self) -> bool:
-        return bool(self._takes_due)
+        return self._taker.due
 
     def next_take(self) -> TakeRequest | None:
         """The next take to make, its slots reserved; None if there is none now."""
-        now_ms = self._clock.now_ms()
-        while self._takes_due and not self.degraded:
-            ring = self._takes_due.popleft()
-            takes = ring.takes
-            takes.due = False
-            if not ring.backlog or takes.limited_out:
-                continue
-            rooms = self.matching.slots(ring, TAKE_MOST)
-            if not rooms:
-                continue
-            takes.under_way = True
-            takes.told = False
-            after = takes.after if now_ms - takes.after_ms < WATERMARK_MS else None
-            return TakeRequest(ring, rooms, takes.limited, after, self.meanwhile.begin())
-        return None
+        if self.degraded:
+            return None
+        return self._taker.next(self._clock.now_ms(), self.meanwhile.begin)
 
     def took(self, request: TakeRequest, take: Take) -> None:
         """A take was committed: send what it brought."""
-        self._came_back(request)
+        self._taker.came_back(request)
         for row, room in zip(take.rows, request.rooms, strict=False):
             assert row.session_id == room.session_id, "the i-th row is the i-th slot's"
             room.unreserve(0)
@@ -811,24 +745,17 @@ class Dispatcher:
                 session = self._sessions.get(room.session_id)
                 self._send(row, session if session is not None and session.room is room else None)
         self.meanwhile.end(request.watch)
-        self._unreserve(request.rooms[len(take.rows) :])
-        self._judge(request, take, self._clock.now_ms())
+        self._taker.unreserve(request.rooms[len(take.rows) :])
+        self._taker.judge(request, take, self._clock.now_ms())
 
     def take_failed(self, request: TakeRequest, *, unknown: bool) -> None:
         """A take did not happen: its rows are found by the next pulse. With `unknown` it may have: then
         they are this node's and it does not know them, which a new epoch mends."""
-        self._came_back(request)
+        self._taker.came_back(request)
         self.meanwhile.end(request.watch)
-        self._unreserve(request.rooms)
+        self._taker.unreserve(request.rooms)
         if unknown:
             self._outside.outcome_unknown()
-
-    def _came_back(self, request: TakeRequest) -> None:
-        takes = request.ring.takes
-        takes.under_way = False
-        if takes.due:
-            self._takes_due.append(request.ring)
-            self.owes()
 
     def _ended_since(self, watch: int, row: Taken | KeptRow) -> bool:
         """Whether the row of this answer has ended since, or its delivery has."""
@@ -837,39 +764,20 @@ class Dispatcher:
             watch, make_token(row.workflow_id, row.seq, row.delivery)
         )
 
-    def _judge(self, request: TakeRequest, take: Take, now_ms: int) -> None:
-        """Whether more waits than was taken. A short answer to a take after a watermark proves nothing."""
-        ring, takes = request.ring, request.ring.takes
-        short = len(take.rows) < len(request.rooms)
-        takes.after = None if short else take.rows[-1].watermark
-        if request.after is None:
-            takes.after_ms = now_ms
-        takes.limited_out = request.limited and take.limited and not takes.told
-        takes.limited = take.limited or (request.limited and bool(take.rows))
-        if short and request.after is None and not take.limited and not takes.told:
-            ring.backlog = False
-        else:
-            self._take(ring)
-
     def _send(self, row: Taken, session: Session | None) -> None:
         """Hand a row that is the session's to its stream; back to the queue where it takes nothing."""
         if self.knows(row.workflow_id, row.seq, row.delivery):
             return  # a new epoch found it first
         delivery = _of_row(row, session)
-        self.deliveries.add(delivery)
+        self._remember(delivery)
         if session is None or not session.room.open:
             self._return(delivery, 0)
         elif not session.room.fits(row.size):
             session.rest()
             self._return(delivery, 0)
         else:
-            delivery.assignment = of_taken(row)
+            delivery.assignment = of_taken(row, delivery.token)
             session.assign(delivery)
-
-    def _unreserve(self, rooms: Sequence[Room]) -> None:
-        for room in rooms:
-            room.unreserve(0)
-            self._made_room(room)
 
     # -- hand-backs ----------------------------------------------------------------------------------
 

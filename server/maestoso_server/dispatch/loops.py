@@ -29,8 +29,10 @@ from ..store.nodes import NodeLost
 from . import reports
 from .deliveries import Delivery, State
 from .demand import Demand
-from .dispatcher import Answer, Dispatcher, Owed, TakeRequest
+from .dispatcher import Answer, Dispatcher
+from .owed import Owed
 from .session import Session
+from .takes import TakeRequest
 
 log = logging.getLogger(__name__)
 
@@ -340,9 +342,7 @@ class Loops:
         while owed.logs:
             lines = owed.logs[:LINES_MOST]
             async with self._database.acquire() as conn:
-                await logs.append(
-                    conn, [logs.NewLine(line.workflow_id, line.seq, line.at_ms, line.line) for line in lines]
-                )
+                await logs.append(conn, lines)
             del owed.logs[: len(lines)]
 
     async def refresh_demand(self) -> None:

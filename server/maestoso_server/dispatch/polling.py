@@ -37,6 +37,8 @@ class _Poller:
     taking: bool = False
     """A take for it is under way in one of its lines: the others pass it over."""
     gone: bool = False
+    looked: bool = False
+    """It has asked once what waits: from here on it is told."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +96,7 @@ class Polling:
         try:
             async with self._database.acquire() as conn:
                 waiting = await queue.backlog(conn, names)
+            poller.looked = True
             for name in waiting:
                 self.waiting(*name)
             await self._clock.wait(poller.done, until_ms)

@@ -139,8 +139,6 @@ class Session:
         """Called when there is something to write; set by whoever writes."""
         self.on_written: Callable[[Sequence[Delivery], int], None] = _ignore_deliveries
         """Told of each batch of tasks and the time at which it is written; set by whoever measures."""
-        self.on_auth_refresh: Callable[[str], None] = _ignore
-        """Called with a fresh credential; set by whoever judges it."""
         self.connected_ms = now_ms
         self.connected_at_ms = [now_ms]
         """What `connected_ms` of its row may be, unless the session was resumed by another stream."""
@@ -274,7 +272,7 @@ class Session:
         self._open_or_shut(events)
 
     def _auth_refresh(self, refresh: wire.AuthRefresh, now_ms: int, events: list[SessionEvent]) -> None:
-        self.on_auth_refresh(refresh.authorization)
+        """Judged by the gate before a frame gets here."""
 
     def _mine(self, tokens: Iterable[bytes]) -> list[Delivery | None]:
         """The deliveries held here, None for tokens of others or of the past."""
@@ -366,12 +364,15 @@ class Session:
         self._say(frame)
         return events
 
-    def request_drain(self, reason: str, grace_ms: int, now_ms: int) -> list[SessionEvent]:
-        """An operator retires the worker: nothing new; the stream is closed after the grace."""
+    def request_drain(self, reason: str, close_ms: int, now_ms: int) -> list[SessionEvent]:
+        """An operator retires the worker: nothing new; the stream is closed at `close_ms`. Asked again,
+        only an earlier end is news."""
+        if self._close_at_ms is not None and self._close_at_ms <= close_ms:
+            return []
         frame = wire.ConnectResponse(drain=wire.DrainRequest(reason=reason))
-        frame.drain.grace.FromMilliseconds(grace_ms)
+        frame.drain.grace.FromMilliseconds(max(0, close_ms - now_ms))
         events: list[SessionEvent] = []
-        self._leave_after(grace_ms, now_ms, events)
+        self._leave_after(max(0, close_ms - now_ms), now_ms, events)
         self._say(frame)
         return events
 
@@ -540,10 +541,6 @@ def _written(deliveries: list[Delivery], number: int, now_ms: int) -> Iterable[A
 
 
 def _nobody() -> None:
-    return
-
-
-def _ignore(authorization: str) -> None:
     return
 
 

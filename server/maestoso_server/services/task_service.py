@@ -148,7 +148,9 @@ class TaskService(TaskServiceServicer):
         except NodeLost:
             raise _rejoining() from None
         self._polled.inc(len(rows))
-        return wire.PollTasksResponse(tasks=[of_taken(row) for row in rows])
+        return wire.PollTasksResponse(
+            tasks=[of_taken(row, ids.make_token(row.workflow_id, row.seq, row.delivery)) for row in rows]
+        )
 
     async def ReportTasks(self, request: wire.ReportTasksRequest, context: Any) -> wire.ReportTasksResponse:
         self._limits.batch(request.results, "results")

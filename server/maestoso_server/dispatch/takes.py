@@ -1,0 +1,129 @@
+"""When to take from which queue, and what the answer to a take says of it. Pure; O(1) per task.
+
+A take is made where rows are known or believed to wait and a session has room; one at a time for each
+queue. What comes to be known while it is under way is remembered for afterwards, so that no row is
+forgotten between two takes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..store.queue import Take, Watermark
+from .matching import Matching, Ring, Room
+
+TAKE_MOST = 200
+"""Rows of one take: as many as ride well in one statement."""
+WATERMARK_MS = 1_000
+"""How long a watermark is believed."""
+
+
+@dataclass(slots=True)
+class TakeRequest:
+    """One take to be made: `rooms` have one slot each reserved, in this order."""
+
+    ring: Ring
+    rooms: list[Room]
+    limited: bool
+    after: Watermark | None
+    watch: int
+    """What ends from here on, see `meanwhile`."""
+
+    @property
+    def sessions(self) -> list[str]:
+        return [room.session_id for room in self.rooms]
+
+
+class Taker:
+    """The takes of all queues of one node."""
+
+    def __init__(self, matching: Matching, *, wake: Callable[[], None]) -> None:
+        """`wake` is called when there is a take to make."""
+        self._matching = matching
+        self._wake = wake
+        self._due: deque[Ring] = deque()
+
+    @property
+    def due(self) -> bool:
+        return bool(self._due)
+
+    def rows_wait(self, namespace: str, queue: str, *, anew: bool) -> bool:
+        """Rows wait in this queue; False: nobody here has room for them. `anew`: what kept rows of a
+        limited type back may be over."""
+        ring = self._matching.waiting(namespace, queue)
+        if ring is None:
+            return False
+        if anew:
+            ring.takes.limited_out = False
+        self.want(ring)
+        return ring.has_room()
+
+    def slot_freed(self, namespace: str, task_type: str) -> None:
+        """One of a limited type ended: the next may run, in whatever domain."""
+        for ring in self._matching.of_type(namespace, task_type):
+            if ring.takes.limited_out:
+                ring.takes.limited_out = False
+                self.want(ring)
+
+    def made_room(self, room: Room) -> None:
+        """A session may have room again."""
+        for ring in self._matching.made_room(room):
+            self.want(ring)
+
+    def want(self, ring: Ring) -> None:
+        """Let a take be made, if it can bring anything."""
+        takes = ring.takes
+        if not ring.rooms or takes.due or takes.limited_out:
+            return
+        takes.due = True
+        if not takes.under_way:
+            self._due.append(ring)
+            self._wake()
+
+    def next(self, now_ms: int, begin: Callable[[], int]) -> TakeRequest | None:
+        """The next take to make, its slots reserved; None if there is none now. `begin` gives its
+        watch."""
+        while self._due:
+            ring = self._due.popleft()
+            takes = ring.takes
+            takes.due = False
+            if not ring.backlog or takes.limited_out:
+                continue
+            rooms = self._matching.slots(ring, TAKE_MOST)
+            if not rooms:
+                continue
+            takes.under_way = True
+            takes.told = False
+            after = takes.after if now_ms - takes.after_ms < WATERMARK_MS else None
+            return TakeRequest(ring, rooms, takes.limited, after, begin())
+        return None
+
+    def came_back(self, request: TakeRequest) -> None:
+        """The take is over, well or not: another may be made of its queue."""
+        takes = request.ring.takes
+        takes.under_way = False
+        if takes.due:
+            self._due.append(request.ring)
+            self._wake()
+
+    def unreserve(self, rooms: Sequence[Room]) -> None:
+        """Slots that got no row."""
+        for room in rooms:
+            room.unreserve(0)
+            self.made_room(room)
+
+    def judge(self, request: TakeRequest, take: Take, now_ms: int) -> None:
+        """Whether more waits than was taken. A short answer to a take after a watermark proves nothing."""
+        ring, takes = request.ring, request.ring.takes
+        short = len(take.rows) < len(request.rooms)
+        takes.after = None if short else take.rows[-1].watermark
+        if request.after is None:
+            takes.after_ms = now_ms
+        takes.limited_out = request.limited and take.limited and not takes.told
+        takes.limited = take.limited or (request.limited and bool(take.rows))
+        if short and request.after is None and not take.limited and not takes.told:
+            ring.backlog = False
+        else:
+            self.want(ring)
