@@ -14,6 +14,11 @@ import asyncpg
 from benchmarks.crash import ORPHANS, STUCK
 from maestoso import Client, DeadlineExceeded, ServerError, TaskContext, Unavailable, Worker, worker
 from maestoso.workflow.v1 import workflow_pb2
+from maestoso_server.clock import SystemClock
+from maestoso_server.config import Config
+from maestoso_server.server import Server
+from maestoso_server.store.database import Faults
+from servers import serving
 
 DEADLINE_S = 30.0
 LOOK_S = 0.02
@@ -41,6 +46,42 @@ def simple(task_type: str, reference: str = "", **fields: Any) -> dict[str, Any]
 
 
 THREE_STEPS = definition("three_steps", *(simple(step) for step in STEPS))
+
+SUB = definition("sub", simple("step_two"), outputParameters={"done": "${step_two.output.done}"})
+MIXED = definition(
+    "mixed",
+    {
+        "name": "fork",
+        "taskReferenceName": "fork",
+        "type": "FORK_JOIN",
+        "forkTasks": [
+            [simple("step_one")],
+            [
+                {
+                    "name": "sub",
+                    "taskReferenceName": "sub",
+                    "type": "SUB_WORKFLOW",
+                    "subWorkflowParam": {"name": "sub", "version": 1},
+                }
+            ],
+        ],
+    },
+    {"name": "join", "taskReferenceName": "join", "type": "JOIN", "joinOn": ["step_one", "sub"]},
+    {
+        "name": "sum",
+        "taskReferenceName": "sum",
+        "type": "INLINE",
+        "inputParameters": {
+            "evaluatorType": "javascript",
+            "expression": "$.one + $.two",
+            "one": "${step_one.output.done}",
+            "two": "${sub.output.done}",
+        },
+    },
+    simple("step_three"),
+    outputParameters={"sum": "${sum.output.result}"},
+)
+"""A bit of everything: branches, a child, a script, workers. Its output is {"sum": 2}."""
 
 
 @dataclass
@@ -85,6 +126,7 @@ class Load:
     ledger: Ledger = field(default_factory=Ledger)
     acknowledged: list[str] = field(default_factory=list)
     refusals: list[ServerError] = field(default_factory=list)
+    definition: str = "three_steps"
     stopped: bool = False
 
     async def start(self, clients: Sequence[Client], number: int) -> None:
@@ -92,7 +134,7 @@ class Load:
         while not self.stopped:
             number += 1
             try:
-                self.acknowledged.append(await clients[number % len(clients)].start("three_steps"))
+                self.acknowledged.append(await clients[number % len(clients)].start(self.definition))
             except Unavailable as refusal:
                 self.refusals.append(refusal)
                 await asyncio.sleep(LOOK_S)
@@ -107,16 +149,18 @@ class Load:
 
 
 @contextlib.asynccontextmanager
-async def loaded(addresses: Sequence[str], url: str) -> AsyncIterator[Load]:
+async def loaded(
+    addresses: Sequence[str], url: str, definition: str = "three_steps"
+) -> AsyncIterator[Load]:
     """Load for the length of the block; then everything that was started has come to its end, once,
     and nothing is left of it."""
-    load = Load()
+    load = Load(definition=definition)
     async with contextlib.AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(Client(address, patience=0.0, timeout=START_TIMEOUT_S))
             for address in addresses
         ]
-        await clients[0].register_workflows([THREE_STEPS])
+        await clients[0].register_workflows([THREE_STEPS, SUB, MIXED], overwrite="allow")
         handlers = [load.ledger.handler(step) for step in STEPS]
         await stack.enter_async_context(Worker(addresses, handlers, concurrency=32))
         starters = [asyncio.create_task(load.start(clients, number)) for number in range(IN_FLIGHT)]
@@ -130,6 +174,23 @@ async def loaded(addresses: Sequence[str], url: str) -> AsyncIterator[Load]:
         await nothing_left(url)
     await all_completed(url, load.acknowledged)
     assert load.ledger.overlaps == []
+
+
+@contextlib.asynccontextmanager
+async def cluster(url: str, *faults: Faults | None) -> AsyncIterator[list[Server]]:
+    """As many nodes in this process as faults are given."""
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = []
+        for number, fault in enumerate(faults):
+            config = Config(
+                database_url=url,
+                grpc_address="127.0.0.1:0",
+                http_address="127.0.0.1:0",
+                node_id=f"node-{number}",
+                drain_ms=2_000,
+            )
+            nodes.append(await stack.enter_async_context(serving(config, SystemClock(), fault)))
+        yield nodes
 
 
 async def until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
