@@ -15,6 +15,7 @@ from maestoso import Client, ServerError, TaskContext, Unavailable, Worker, work
 
 DEADLINE_S = 60.0
 IN_FLIGHT = 8
+COMPLETED = 3
 LEFT = "SELECT (SELECT count(*) FROM task_queue) + (SELECT count(*) FROM deadline) + count(*) FROM inbox"
 STEPS = ("step_one", "step_two", "step_three")
 
@@ -192,11 +193,13 @@ async def ran_once(held: Held, ids: list[str], url: str) -> None:
             return await connection.fetchval(LEFT) == 0
 
         await until(empty)
-        completed = await connection.fetchval(
-            "SELECT count(*) FROM workflow WHERE id = ANY($1::text[]::uuid[]) AND status = 3", ids
+        ends = await connection.fetch(
+            "SELECT w.status, t.reason, t.attempt FROM workflow w JOIN task t ON t.workflow_id = w.id"
+            " WHERE w.id = ANY($1::text[]::uuid[])",
+            ids,
         )
     finally:
         await connection.close()
-    assert completed == len(ids)
+    assert Counter(map(tuple, ends)) == {(COMPLETED, None, 0): len(ids)}
     assert held.runs == Counter(ids)
     assert held.stopped == []
