@@ -14,6 +14,7 @@ from e2e.processes import Maestoso
 from maestoso import Client, ServerError, TaskContext, Unavailable, Worker, worker
 
 DEADLINE_S = 60.0
+PROMPT_S = 4.0
 IN_FLIGHT = 8
 COMPLETED = 3
 LEFT = "SELECT (SELECT count(*) FROM task_queue) + (SELECT count(*) FROM deadline) + count(*) FROM inbox"
@@ -70,7 +71,8 @@ async def loaded(load: Load, nodes: list[Maestoso], url: str) -> AsyncIterator[N
         clients = [await stack.enter_async_context(Client(node.grpc, patience=0.5)) for node in nodes]
         await clients[0].register_workflows([{"name": "three_steps", "version": 1, "tasks": tasks}])
         addresses = [node.grpc for node in nodes]
-        await stack.enter_async_context(Worker(addresses, load.handlers(), concurrency=32))
+        working = await stack.enter_async_context(contextlib.AsyncExitStack())
+        await working.enter_async_context(Worker(addresses, load.handlers(), concurrency=32))
         starters = [asyncio.create_task(load.start(clients, number)) for number in range(IN_FLIGHT)]
         try:
             await until(lambda: more_than(load, 20))
@@ -79,6 +81,8 @@ async def loaded(load: Load, nodes: list[Maestoso], url: str) -> AsyncIterator[N
             load.stopped = True
             await asyncio.gather(*starters)
         await everything_ended(url, load)
+        async with asyncio.timeout(PROMPT_S):  # a worker that misses an acknowledgement waits for longer
+            await working.aclose()
 
 
 async def more_than(load: Load, count: int) -> bool:
