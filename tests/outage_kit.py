@@ -123,7 +123,7 @@ async def everything_ended(url: str, load: Load) -> None:
         assert [row["reason"] for row in burnt] == []
 
         async def empty() -> bool:
-            return await connection.fetchval(LEFT) == 0
+            return bool(await connection.fetchval(LEFT) == 0)
 
         await until(empty)
     finally:
@@ -194,7 +194,7 @@ async def ran_once(held: Held, ids: list[str], url: str) -> None:
     try:
 
         async def empty() -> bool:
-            return await connection.fetchval(LEFT) == 0
+            return bool(await connection.fetchval(LEFT) == 0)
 
         await until(empty)
         ends = await connection.fetch(

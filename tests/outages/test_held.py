@@ -43,7 +43,7 @@ class Pair:
 
         async def resumed() -> bool:
             elsewhere = "SELECT count(*) FROM session WHERE epoch = $1 OR state <> 'ACTIVE'"
-            return await self.conn.fetchval(elsewhere, epoch) == 0
+            return bool(await self.conn.fetchval(elsewhere, epoch) == 0)
 
         await until(resumed, DEADLINE_S)
 
@@ -68,7 +68,7 @@ async def pair(url: str) -> AsyncIterator[Pair]:
             await stack.enter_async_context(Worker(servers, [held.handler()], grace=1))
 
         async def connected() -> bool:
-            return await conn.fetchval("SELECT count(*) FROM session WHERE state = 'ACTIVE'") == 4
+            return bool(await conn.fetchval("SELECT count(*) FROM session WHERE state = 'ACTIVE'") == 4)
 
         await until(connected, DEADLINE_S)
         ids = await held.start(here, COUNT) + await held.start(there, COUNT)
@@ -124,7 +124,7 @@ async def test_a_node_that_stood_still_past_its_lease_writes_nothing_under_its_o
         assert await nodes.conn.fetchval(owned, epoch) == 0
 
 
-async def test_a_handler_and_every_stream_outlive_a_postgres_that_is_away_for_longer_than_the_lease(
+async def test_a_handler_and_every_stream_outlive_a_postgres_that_goes_away(
     own_postgres: EmbeddedPostgres,
 ) -> None:
     held = Held()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 
 import asyncpg
 import grpc
@@ -104,8 +105,13 @@ async def test_a_stopping_server_tells_its_workers_where_to_go_and_takes_no_new_
                 assert await late.code() is grpc.StatusCode.UNAVAILABLE
             assert not stop.done()
 
-            resumed = {"session_id": worker.welcome.session_id, "resume_token": worker.welcome.resume_token}
-            async with there.worker("one", held=[task.token], stream_number=2, **resumed) as moved:
+            async with there.worker(
+                "one",
+                held=[task.token],
+                stream_number=2,
+                session_id=worker.welcome.session_id,
+                resume_token=worker.welcome.resume_token,
+            ) as moved:
                 assert list(moved.welcome.kept) == [task.token]
                 async with asyncio.timeout(PROMPT_S):
                     await stop
@@ -151,9 +157,9 @@ async def test_workers_that_are_stopped_under_load_hand_back_what_they_have_not_
     with Maestoso("serve", "--database-url", database_url).ready() as node:
         async with loaded(load, [node], database_url):
             for _ in range(5):
-                seen = len(load.acknowledged)
+                wanted = len(load.acknowledged) + 10
                 async with Worker(node.grpc, load.handlers(), concurrency=4):
-                    await until(lambda seen=seen: more_than(load, seen + 10))
+                    await until(partial(more_than, load, wanted))
 
 
 async def test_what_a_stopping_worker_has_begun_is_acknowledged_before_it_is_gone(
