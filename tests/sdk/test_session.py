@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +102,13 @@ def test_hello_after_a_lost_stream_carries_the_inventory() -> None:
 
     assert (hello.session_id, hello.resume_token) == ("s-1", b"secret")
     assert sorted(hello.held) == [b"a", b"b"]
+
+
+def test_each_hello_has_a_higher_number() -> None:
+    session = open_session()
+    session.lost()
+
+    assert [session.hello().hello.stream_number for _ in range(2)] == [2, 3]
 
 
 def test_stream_lost_before_any_welcome_leaves_a_new_session() -> None:
@@ -201,6 +210,43 @@ def test_frame_of_a_newer_server_is_ignored() -> None:
 
 
 # Acknowledgements.
+
+
+def accepted_in_acks(*tokens: bytes) -> frames.ConnectResponse:
+    return frames.ConnectResponse(acks=frames.ResultAcks(accepted=tokens))
+
+
+def accepted_beside_tasks(*tokens: bytes) -> frames.ConnectResponse:
+    frame = tasks(b"next")
+    frame.tasks.accepted.extend(tokens)
+    return frame
+
+
+@pytest.mark.parametrize("frame", [accepted_in_acks, accepted_beside_tasks])
+def test_acceptances_come_in_any_frame_that_can_carry_them(
+    frame: Callable[..., frames.ConnectResponse],
+) -> None:
+    session = open_session()
+    session.receive(tasks(b"a", b"b"), 0.0)
+    session.report(result(b"a"))
+    session.report(result(b"b"))
+
+    session.receive(frame(b"a", b"stranger"), 0.0)
+
+    assert list(session.finished) == [b"b"]
+
+
+def test_acceptance_beside_tasks_that_are_put_aside_counts_at_once() -> None:
+    session = open_session()
+    session.receive(tasks(b"a"), 0.0)
+    session.report(result(b"a"))
+    session.hello()
+
+    assert session.receive(accepted_beside_tasks(b"a"), 0.0) == []
+
+    session.receive(welcome(resumed=True, kept=[]), 0.0)
+    assert sent_results(session) == []
+    assert session.idle
 
 
 def test_stale_result_is_forgotten_and_said() -> None:

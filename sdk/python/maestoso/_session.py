@@ -225,11 +225,12 @@ class Session:
     def receive(self, frame: task_service_pb2.ConnectResponse, now: float) -> list[Event]:
         """Take in one frame. Frames of a newer server that are not known here are ignored."""
         kind = frame.WhichOneof("frame")
+        if kind == "tasks":
+            self._accepted(frame.tasks.accepted)
         if self.state is State.MOVING and kind in ("tasks", "ping"):
             self._aside.append(frame)
             return []
         if kind == "tasks":
-            self._accepted(frame.tasks.accepted)
             return self._assigned(frame.tasks.tasks)
         if kind == "ping":
             pong = task_service_pb2.Pong(number=frame.ping.number)
@@ -294,6 +295,7 @@ class Session:
         return [*opened, Revoked(revoked)] if revoked else opened
 
     def _accepted(self, tokens: Iterable[bytes]) -> None:
+        """These results are committed: they are neither kept nor sent again."""
         for token in tokens:
             self.finished.pop(token, None)
 
