@@ -142,6 +142,7 @@ async def test_start_many_answers_each_in_order(client: Client, server: Scripted
         (grpc.StatusCode.ALREADY_EXISTS, error_pb2.REASON_IDEMPOTENCY_CONFLICT, AlreadyExists),
         (grpc.StatusCode.FAILED_PRECONDITION, error_pb2.REASON_WRONG_STATE, FailedPrecondition),
         (grpc.StatusCode.UNIMPLEMENTED, error_pb2.REASON_UNIMPLEMENTED, Unimplemented),
+        (grpc.StatusCode.CANCELLED, error_pb2.REASON_UNSPECIFIED, Unavailable),
         (grpc.StatusCode.INTERNAL, error_pb2.REASON_INTERNAL, Internal),
         (grpc.StatusCode.UNKNOWN, error_pb2.REASON_INTERNAL, Internal),
     ],
