@@ -142,7 +142,6 @@ async def test_start_many_answers_each_in_order(client: Client, server: Scripted
         (grpc.StatusCode.ALREADY_EXISTS, error_pb2.REASON_IDEMPOTENCY_CONFLICT, AlreadyExists),
         (grpc.StatusCode.FAILED_PRECONDITION, error_pb2.REASON_WRONG_STATE, FailedPrecondition),
         (grpc.StatusCode.UNIMPLEMENTED, error_pb2.REASON_UNIMPLEMENTED, Unimplemented),
-        (grpc.StatusCode.CANCELLED, error_pb2.REASON_UNSPECIFIED, Unavailable),
         (grpc.StatusCode.INTERNAL, error_pb2.REASON_INTERNAL, Internal),
         (grpc.StatusCode.UNKNOWN, error_pb2.REASON_INTERNAL, Internal),
     ],
@@ -213,6 +212,16 @@ async def test_nobody_there_is_unavailable() -> None:
             await client.get_task("t")
 
     assert raised.value.retryable
+
+
+async def test_a_call_that_a_stopping_server_cancels_is_repeated(
+    client: Client, server: ScriptedServer
+) -> None:
+    cancelled = refusal(grpc.StatusCode.CANCELLED, error_pb2.REASON_UNSPECIFIED, "the server stops")
+    server.on("StartWorkflow", cancelled, started("w-1"))
+
+    assert await client.start("order", idempotency_key="k") == "w-1"
+    assert len(server.requests) == 2
 
 
 async def test_no_answer_in_time_is_said(server: ScriptedServer) -> None:
