@@ -78,6 +78,18 @@ def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     aside(execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A migrated Postgres that a test may restart."""
+    folder = Path(tempfile.mkdtemp(prefix="maestoso-outage-"))
+    try:
+        with EmbeddedPostgres(folder, durable=False) as postgres:
+            aside(migrate(postgres.url, now_ms=START_MS))
+            yield postgres
+    finally:
+        shutil.rmtree(folder)
+
+
 LEFT_OUT = "left out: "
 
 

@@ -294,6 +294,8 @@ class Server:
             log.info("draining" if draining else "no longer draining")
             if draining:
                 self._core.move_workers(self.config.drain_ms)
+            else:
+                self._core.dispatcher.stay()
 
     def _on_redelivered(self, cause: str, count: int) -> None:
         if count:

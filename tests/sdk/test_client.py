@@ -214,6 +214,16 @@ async def test_nobody_there_is_unavailable() -> None:
     assert raised.value.retryable
 
 
+async def test_a_call_that_a_stopping_server_cancels_is_repeated(
+    client: Client, server: ScriptedServer
+) -> None:
+    cancelled = refusal(grpc.StatusCode.CANCELLED, error_pb2.REASON_UNSPECIFIED, "the server stops")
+    server.on("StartWorkflow", cancelled, started("w-1"))
+
+    assert await client.start("order", idempotency_key="k") == "w-1"
+    assert len(server.requests) == 2
+
+
 async def test_no_answer_in_time_is_said(server: ScriptedServer) -> None:
     server.on("GetTask", Silence())
     async with Client(server.address, timeout=0.1) as client:

@@ -467,6 +467,32 @@ def test_results_go_on_through_the_old_stream_while_it_moves() -> None:
     assert session.idle
 
 
+def test_what_is_handed_back_while_it_moves_is_handed_back_to_the_new_node() -> None:
+    session = open_session()
+    session.receive(tasks(b"a", b"b"), 0.0)
+    session.hello()
+    session.hand_back([b"a"], frames.NACK_REASON_DRAINING)
+
+    session.receive(welcome(resumed=True, kept=[b"a", b"b"]), 0.0)
+
+    [frame] = sent(session, "nacks")
+    assert [nack.token for nack in frame.nacks.nacks] == [b"a"]
+    assert list(session.held) == [b"b"]
+
+
+def test_capacity_that_changes_while_it_moves_is_told_to_the_new_node() -> None:
+    session = open_session()
+    declared = session.hello().hello.capacity.tasks
+    session.set_capacity(declared - 1)
+    assert sent(session, "capacity") == []
+
+    session.receive(welcome(resumed=True), 0.0)
+
+    assert [frame.capacity.tasks for frame in sent(session, "capacity")] == [declared - 1]
+    session.set_capacity(declared - 1)
+    assert sent(session, "capacity") == []
+
+
 # Other words of the server.
 
 

@@ -732,6 +732,29 @@ async def test_move_opens_the_new_stream_before_the_old_one_ends() -> None:
             moved.accept(b"a")
 
 
+async def test_move_takes_along_what_was_not_acknowledged() -> None:
+    tokens = [b"%03d" % number for number in range(200)]
+
+    @worker("slow")
+    async def slow(context: TaskContext) -> None:
+        for _ in range(5 * int(bytes.fromhex(context.task_id))):
+            await asyncio.sleep(0)  # so that results come in every turn of the loop, while it moves too
+
+    async with cluster(2) as (first, second):
+        first.nodes = [first.address]
+        async with Worker(first.address, [slow], concurrency=len(tokens)):
+            stream = await first.stream()
+            stream.assign(*(assignment(token, "slow") for token in tokens))
+            await stream.expect("results")
+
+            stream.send(move(frames.MOVE_REASON_STOPPING, second.address))
+            moved = await second.stream()
+
+            results = await moved.expect_results(len(tokens))
+            assert sorted(result.token for result in results) == tokens
+            moved.accept(*tokens)
+
+
 async def test_worker_stays_where_no_other_node_answers() -> None:
     async with cluster(2) as (first, second):
         first.nodes = [first.address]

@@ -224,6 +224,7 @@ _BY_STATUS: dict[str, type[ServerError]] = {
     "PERMISSION_DENIED": PermissionDenied,
     "RESOURCE_EXHAUSTED": ResourceExhausted,
     "UNAVAILABLE": Unavailable,
+    "CANCELLED": Unavailable,  # not by us, which raises CancelledError: gRPC's word for a server that stops
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "UNIMPLEMENTED": Unimplemented,
 }

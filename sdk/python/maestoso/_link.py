@@ -305,6 +305,8 @@ class Link:
             while wakeup.is_set() and loop.time() < due:
                 wakeup.clear()
                 await asyncio.sleep(0)
+            if self._next is not None:
+                return  # another stream has the session: what there is to say is said there
             try:
                 for frame in session.output(loop.time()):
                     await call.write(frame)

@@ -157,6 +157,7 @@ class Session:
         self.finished: dict[bytes, task_pb2.TaskResult] = {}
         self._resume_token = b""
         self._streams = 0
+        self._declared = 0
         self._aside: list[task_service_pb2.ConnectResponse] = []
         self._forget_unsent()
 
@@ -173,6 +174,7 @@ class Session:
         """The first frame of a new stream: a new session, or the resumption of this one."""
         self.state = State.MOVING if self.state is State.OPEN else State.OPENING
         self._streams += 1
+        self._declared = 0 if self.draining else self.capacity
         return task_service_pb2.ConnectRequest(
             hello=task_service_pb2.Hello(
                 namespace=self.namespace,
@@ -181,7 +183,7 @@ class Session:
                     task_pb2.TaskTypeOffer(task_type=task_type, domain=domain)
                     for task_type, domain in self.offers
                 ],
-                capacity=task_pb2.Capacity(tasks=0 if self.draining else self.capacity),
+                capacity=task_pb2.Capacity(tasks=self._declared),
                 session_id=self.session_id,
                 resume_token=self._resume_token,
                 held=[*self.held, *self.finished],
@@ -271,7 +273,7 @@ class Session:
         return events
 
     def _welcomed(self, welcome: task_service_pb2.Welcome) -> list[Event]:
-        kept = frozenset(welcome.kept) if welcome.resumed else frozenset()
+        kept = dict.fromkeys(welcome.kept) if welcome.resumed else {}
         revoked = [token for token in (*self.held, *self.finished) if token not in kept]
         for token in revoked:
             self.held.pop(token, None)
@@ -284,6 +286,11 @@ class Session:
         self._results.extend(self.finished.values())
         if self.draining:
             self._send_drain("")
+        self._declare()
+        # Handed back since Hello, on the stream that was left: its node may not have heard so in time.
+        gone = [token for token in kept if token not in self.held and token not in self.finished]
+        if gone:
+            self._nack(gone, task_service_pb2.NACK_REASON_DRAINING)
         opened: list[Event] = [Opened(welcome)]
         return [*opened, Revoked(revoked)] if revoked else opened
 
@@ -367,11 +374,13 @@ class Session:
 
     def set_capacity(self, tasks: int) -> None:
         """How much this stream takes from now on, what is held included."""
-        if tasks == self.capacity:
-            return
         self.capacity = tasks
-        if self.state is State.OPEN and not self.draining:
-            capacity = task_pb2.Capacity(tasks=tasks)
+        self._declare()
+
+    def _declare(self) -> None:
+        if self.state is State.OPEN and not self.draining and self.capacity != self._declared:
+            self._declared = self.capacity
+            capacity = task_pb2.Capacity(tasks=self.capacity)
             self._urgent.append(task_service_pb2.ConnectRequest(capacity=capacity))
 
     def drain(self, reason: str = "") -> None:

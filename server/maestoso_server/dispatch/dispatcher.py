@@ -122,6 +122,8 @@ class Dispatcher:
         self._outside = outside
         self._max_payload_bytes = max_payload_bytes
         self._sessions: dict[str, Session] = {}
+        self._leaving: tuple[Sequence[str], int] | None = None
+        """Workers are sent away: to these addresses, with so many ms of grace."""
         self._former: dict[str, Room] = {}
         """By session: slots of tasks about to be born that were reserved before the session was resumed.
         The resume may have given these tasks to others already: they go back."""
@@ -156,6 +158,8 @@ class Dispatcher:
         for ring in self.matching.enter(session.room):
             self._taker.want(ring)
         self._arm(session)
+        if self._leaving is not None:  # since its Hello was taken
+            self._send_away(session, *self._leaving)
 
     def ended_stream(self, session: Session) -> None:
         """Transition 8: what was not written waits again; the rest stays the session's until it is
@@ -369,11 +373,24 @@ class Dispatcher:
             self._handle(session, session.request_drain(reason, close_ms, now_ms), now_ms)
 
     def move_all(self, addresses: Sequence[str], grace_ms: int) -> None:
-        """This node stops: every worker is to resume elsewhere."""
-        now_ms = self._clock.now_ms()
+        """This node stops: every worker is to resume elsewhere, and none may come back, until `stay`."""
+        self._leaving = addresses, grace_ms
         for session in self.open_sessions():
-            events = session.move(wire.MOVE_REASON_STOPPING, addresses, grace_ms, now_ms)
-            self._handle(session, events, now_ms)
+            self._send_away(session, addresses, grace_ms)
+
+    def stay(self) -> None:
+        """Workers are welcome again."""
+        self._leaving = None
+
+    @property
+    def leaving(self) -> bool:
+        """Workers are sent elsewhere: no new stream is taken."""
+        return self._leaving is not None
+
+    def _send_away(self, session: Session, addresses: Sequence[str], grace_ms: int) -> None:
+        now_ms = self._clock.now_ms()
+        events = session.move(wire.MOVE_REASON_STOPPING, addresses, grace_ms, now_ms)
+        self._handle(session, events, now_ms)
 
     def set_degraded(self, degraded: bool, addresses: Sequence[str] = ()) -> None:
         """Transition 13: without its database the node hands out nothing and says so."""

@@ -79,6 +79,8 @@ class TaskService(TaskServiceServicer):
         if first.WhichOneof("frame") != "hello":
             raise InvalidArgument(Reason.BAD_FRAME, "the first frame is not Hello; send Hello, once")
         self._refuse_when_degraded()
+        if self._dispatcher.leaving:
+            raise Unavailable(Reason.NODE_STOPPING, "this node takes no more workers; connect to another one")
         namespace = namespace_of(first.hello)
         try:
             session = await self._streams.open(first.hello, namespace=namespace, principal=caller().name)

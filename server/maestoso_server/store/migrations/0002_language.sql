@@ -1,0 +1,1 @@
+-- The whole workflow language. Expand only: a server of the release before runs on this schema too.
