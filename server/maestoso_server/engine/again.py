@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..payload import EMPTY
+from ..payload import EMPTY, Json
 from . import cursor, messages
 from .attempts import revived
 from .commands import begin, restart_clock, take_held
@@ -29,6 +29,8 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
         return refused(f"Workflow: {header.id} is not in terminal state, unable to restart.")
     if header.status == WorkflowStatus.COMPLETED and not turn.plan.restartable:
         return refused(f"Workflow: {header.id} is non-restartable")
+    if being_removed(turn):
+        return refused("it is being removed")
     if continues(header):
         return behind()
     if event.snapshot_id is not None and event.snapshot_id != header.snapshot_id:
@@ -36,24 +38,42 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
         if plan is None:
             return None
         turn.plan = plan
-    header.generation += 1
     if event.snapshot_id is not None:
         header.snapshot_id = event.snapshot_id
         header.name = event.name or turn.plan.name
         header.version = event.version if event.version is not None else turn.plan.version
-    _reopen(turn)
+    begin_anew(turn)
+    return APPLIED
+
+
+def begin_anew(turn: Turn, *, input: Json | None = None, correlation_id: str | None = None) -> None:
+    """From the first node, in a new generation, with another input where one is given."""
+    header = turn.header
+    header.generation += 1
+    if input is not None:
+        header.input = input
+        turn.corrected = True
+    if correlation_id is not None:
+        header.correlation_id = correlation_id
+        turn.corrected = True
+    reopen_header(turn)
     header.open = header.permissive_failed = header.last_task = 0
     header.output = None
     header.variables = EMPTY
-    turn.cursor = {**cursor.read(header), "steps": [], "held": []}  # early signals stay
+    turn.cursor = {**cursor.read(header), "steps": [], "held": [], "skips": {}}  # early signals stay
     turn.keep_work()
     turn.forget_rows(View(header, whole=True))
     begin(turn)
     tell_parent(turn)
-    return APPLIED
 
 
-def _reopen(turn: Turn) -> None:
+def being_removed(turn: Turn) -> bool:
+    """Nothing revives an execution that is being deleted."""
+    return turn.header.cursor is not None and bool(turn.pending_work()["removing"])
+
+
+def reopen_header(turn: Turn) -> None:
+    """An ended workflow runs again."""
     header = turn.header
     header.status = WorkflowStatus.RUNNING
     header.reason = None
@@ -74,6 +94,8 @@ def apply_retry(turn: Turn, event: Retry) -> Outcome | None:
     header = turn.header
     if header.status < _ENDED:
         return refused(f"Workflow is still running.  status={header.status.name}")
+    if being_removed(turn):
+        return refused("it is being removed")
     if continues(header):
         return behind()
     if header.last_task == 0:
@@ -94,7 +116,7 @@ def apply_retry(turn: Turn, event: Retry) -> Outcome | None:
 
 def revive(turn: Turn, *, resume: bool, tell: bool) -> None:
     """Run an ended workflow again: failed and cancelled rows first, then what its end held back."""
-    _reopen(turn)
+    reopen_header(turn)
     turn.header.permissive_failed = 0
     turn.header.output = None
     restart_clock(turn)
@@ -118,6 +140,8 @@ def apply_child_revived(turn: Turn, event: ChildRevived) -> Outcome | None:
         return None if turn.lacking else stale("the task is not part of the definition")
     if node.optional:
         return stale("the task is optional: its workflow has gone on")
+    if being_removed(turn):
+        return stale("its workflow is being removed")
     if continues(turn.header) and turn.header.status >= _ENDED:
         return behind()
     if node.loops:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..definitions.models import TaskDefinition
 from ..payload import Json
 from .limits import PAYLOAD_MAX_BYTES
@@ -31,6 +33,8 @@ def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json] | None:
 
 def _input(turn: Turn, row: TaskRow, node: Node) -> Json:
     """The old input overlaid by a fresh resolution. A SUB_WORKFLOW's is made anew (B20)."""
+    if (row.state or {}).get("given"):
+        return row.input
     if node.kind in INPUTS:
         return INPUTS[node.kind](turn, node, row.path, row.scope)
     if node.constant is not None:
@@ -49,8 +53,13 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> Non
     old, node, value = found
     policy = turn.policy_of(old, node)
     delay_ms = _delay_ms(turn, old, policy.definition) if step[2] else 0
+    before = turn.header.last_task
     row = new_attempt(turn, old, value, delay_ms)
-    passed = revived(turn, node, old)
+    passed: dict[str, Any] | None = revived(turn, node, old)
+    if (old.state or {}).get("given"):
+        passed = {**(passed or {}), "given": True}
+    if not step[2] and before != old.seq:
+        turn.header.last_task = before  # it takes the place of the attempt before it
     if node.kind in (WORKER, DYNAMIC):
         row.state = {**(old.state or {}), **(passed or {})} if node.kind == DYNAMIC else passed
         enqueue(turn, row, policy, turn.now_ms + delay_ms)
@@ -62,7 +71,7 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> Non
         begin(turn, node, row)
 
 
-def revived(turn: Turn, node: Node, row: TaskRow) -> dict[str, int] | None:
+def revived(turn: Turn, node: Node, row: TaskRow) -> dict[str, Any] | None:
     """What a row that runs again keeps of the fact that the flow went on without it. The turn of
     its loop, which has to be known, waits for it from now on."""
     passed = (row.state or {}).get("passed")

@@ -3,7 +3,10 @@
     {"v": 1,
      "steps": [...],   owed: a Continue is on its way (a wide fork, a loop of instant bodies, a cancel)
      "held": [...],    waits for an operator: a pause, or the end, came before these steps were done
-     "parked": [...]}  references for which signals wait in the inbox
+     "parked": [...],  references for which signals wait in the inbox
+     "skips": {...},   references that are to be stepped over: {"seq": its row} or, inside loops,
+                       {"input": ..., "output": ...}
+     "removing": true} the execution is being deleted
 
 A key that is empty is left out; with nothing in it the cursor is None.
 """
@@ -16,7 +19,7 @@ from ..payload import Json
 from .state import Header
 
 FORMAT = 1
-_PATH_AT = {1: 2, 2: 2}
+_PATH_AT = {1: 2, 2: 2, 15: 4, 16: 2, 17: 3}
 """Kind of step -> where its path is (JSON has no tuples)."""
 
 
@@ -27,6 +30,8 @@ def read(header: Header) -> dict[str, Any]:
         "steps": [_step(step) for step in stored.get("steps", ())],
         "held": [_step(step) for step in stored.get("held", ())],
         "parked": list(stored.get("parked", ())),
+        "skips": dict(stored.get("skips", {})),
+        "removing": stored.get("removing", False),
     }
 
 

@@ -17,23 +17,43 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from typing import Any
 
-from . import again, attempts, commands, ending, results, revival, runs, settle, signals
+from . import (
+    again,
+    attempts,
+    commands,
+    ending,
+    jump,
+    rerun,
+    results,
+    revival,
+    runs,
+    settle,
+    signals,
+    steering,
+    updates,
+)
 from .decision import Decision, MessageKind, Outcome
 from .events import (
+    ChangeVariables,
     ChildEnded,
     ChildRevived,
     Continue,
     DeliveryDue,
     Due,
     Event,
+    Jump,
     Pause,
+    Remove,
+    Rerun,
     Restart,
     Result,
     Resume,
     Retry,
     Signal,
+    Skip,
     Start,
     Terminate,
+    UpdateTask,
     WorkerLost,
 )
 from .messages import continuation
@@ -42,11 +62,14 @@ from .operators import forks, joins, loops
 from .plan import Plan
 from .state import View, WorkflowStatus
 from .steps import (
+    AFRESH,
     AGAIN,
+    ASIDE,
     BIRTH,
     BRANCHES,
     CANCEL,
     CLOSE,
+    DROP,
     END,
     JOIN_BIRTH,
     LAST,
@@ -80,6 +103,12 @@ _HANDLERS: dict[type[Event], Callable[[Turn, Any], Outcome | None]] = {
     Terminate: commands.apply_terminate,
     Retry: again.apply_retry,
     Restart: again.apply_restart,
+    Rerun: rerun.apply_rerun,
+    Jump: jump.apply_jump,
+    Skip: steering.apply_skip,
+    ChangeVariables: steering.apply_change_variables,
+    Remove: steering.apply_remove,
+    UpdateTask: updates.apply_update_task,
 }
 
 _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {
@@ -97,6 +126,9 @@ _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {
     REVIVE: revival.prepare_revive,
     RECOUNT: revival.prepare_recount,
     LAST: forks.prepare_last,
+    ASIDE: rerun.prepare_aside,
+    AFRESH: runs.prepare_afresh,
+    DROP: jump.prepare_drop,
 }
 
 _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
@@ -114,6 +146,9 @@ _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
     REVIVE: revival.act_revive,
     RECOUNT: revival.act_recount,
     LAST: forks.act_last,
+    ASIDE: rerun.act_aside,
+    AFRESH: runs.act_afresh,
+    DROP: jump.act_drop,
 }
 
 Asking = Generator[list[Need], list[Any], Decision]

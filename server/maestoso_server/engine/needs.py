@@ -53,6 +53,15 @@ class FailedRows:
 
 
 @dataclass(slots=True, frozen=True)
+class RowsAfter:
+    """Rows of the current generation, attempts included, by seq, after `after`, at most `limit`.
+    Answer: list of `TaskRow`. For a rerun, a jump."""
+
+    after: int
+    limit: int
+
+
+@dataclass(slots=True, frozen=True)
 class Row:
     """The row with this seq. Answer: `TaskRow | None`."""
 
@@ -148,6 +157,7 @@ Need = (
     | ScopeRows
     | OpenRows
     | FailedRows
+    | RowsAfter
     | Row
     | Fragment
     | Script

@@ -21,7 +21,7 @@ from .turn import Turn
 _COMPLETED = int(TaskStatus.COMPLETED)
 _IN_PROGRESS = TaskStatus.IN_PROGRESS
 _ENDED = int(WorkflowStatus.COMPLETED)
-_TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW})
+TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW})
 """Kinds whose result comes from outside. The engine decides all others itself."""
 
 _CHILD_STATUS = {
@@ -57,7 +57,7 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
     if not isinstance(found, tuple):
         return found
     row, node = found
-    if node.kind not in _TOLD:
+    if node.kind not in TOLD:
         return _script_result(turn, event, row, node)
     mine = turn.edit(row)
     if event.output is not None:
@@ -75,18 +75,18 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
     mine.callback_after_s = 0
     turn.close(node, mine, event.status)
     if mine.state is not None or event.retry_after_s is not None:
-        _note(mine, event)
+        keep_for_retry(mine, event.status, event.retry_after_s)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
 
 
-def _note(row: TaskRow, event: Result) -> None:
+def keep_for_retry(row: TaskRow, status: TaskStatus, retry_after_s: int | None) -> None:
     """Keep what a retry needs to know, drop what a running row needed."""
     state = {
         key: value for key, value in (row.state or {}).items() if key not in ("due", "evaluating", "answer")
     }
-    if event.retry_after_s is not None and event.status == TaskStatus.FAILED:
-        state["retry_after_s"] = event.retry_after_s
+    if retry_after_s is not None and status == TaskStatus.FAILED:
+        state["retry_after_s"] = retry_after_s
     row.state = state or None
 
 

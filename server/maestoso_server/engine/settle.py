@@ -88,7 +88,7 @@ def _reach(turn: Turn, found: _Settling) -> None:
     passed = row.state is not None and row.state.get("passed")
     if node.loops and (passed or leaving.successor is None or not _successful(row)):
         found.loop = turn.newest(node.loops[-1], row.path[:-1])
-    scope = row.scope
+    scope = (row.state or {}).get("scope", row.scope)  # one that was skipped ahead of its container
     for _ in range(leaving.climb):
         container = turn.row(scope)
         if container is None:
@@ -176,7 +176,7 @@ def _move_on(turn: Turn, found: _Settling) -> None:
 
 def end_chain(turn: Turn, loop: TaskRow | None) -> None:
     """One of the chains that run in a turn of a loop is at its end; the last one ends the turn."""
-    if loop is None or loop.status >= _COMPLETED:
+    if loop is None or loop.status >= _COMPLETED or (loop.state or {}).get("recount"):
         return
     mine = turn.edit(loop)
     state = mine.state or {}

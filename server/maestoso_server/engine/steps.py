@@ -16,6 +16,9 @@ A step is a tuple of JSON values, (kind, ...):
     (REVIVE, after, resume)              rows that ended unsuccessfully run again
     (RECOUNT, seq)                       a container's counters are counted anew
     (LAST, reference, path)              the row counts as the last one that was made
+    (ASIDE, past, after, reference, path, scope)  that task's rows and all that follow leave the generation
+    (AFRESH, reference, path, scope, input)  the node gets its first row there, with this input
+    (DROP, after, reference, path)       open rows in the chain of that task are SKIPPED
 """
 
 BIRTH = 1
@@ -32,6 +35,9 @@ CANCEL = 11
 REVIVE = 12
 RECOUNT = 13
 LAST = 14
+ASIDE = 15
+AFRESH = 16
+DROP = 17
 
 # Modes of SETTLE.
 BY_POLICY = 0

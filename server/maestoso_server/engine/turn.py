@@ -35,11 +35,13 @@ class Turn(Reading):
 
     __slots__ = (
         "agenda",
+        "aside",
         "asleep",
         "births",
         "budget",
         "changed",
         "consumed",
+        "corrected",
         "cursor",
         "deadlines",
         "ended",
@@ -80,6 +82,8 @@ class Turn(Reading):
         self.fragments: dict[int, Json] = {}
         self.consumed: list[int] = []
         self.scripts: dict[int, Script] = {}
+        self.corrected = False
+        self.aside: dict[int, None] = {}
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -164,6 +168,19 @@ class Turn(Reading):
             del self.fresh[key]
         self.changed = True
 
+    def set_aside(self, row: TaskRow, past: int) -> None:
+        """Have an ended row leave the generation: it stays as it is, and nothing reads it any more."""
+        mine = self.edit(row)
+        seq = mine.seq
+        mine.generation = past
+        mine.superseded = True
+        self.aside[seq] = self.deleted[seq] = None
+        key = (mine.reference, mine.path)
+        if self.fresh.get(key) == seq:
+            del self.fresh[key]
+        if self.fresh_latest.get(mine.reference) == seq:
+            del self.fresh_latest[mine.reference]
+
     def send(self, workflow_id: str, kind: MessageKind, body: Json, *, parked: bool = False) -> None:
         due = 0 if parked else self.now_ms
         self.messages.append(Message(workflow_id, kind, body, due, parked))
@@ -222,6 +239,13 @@ class Turn(Reading):
         self.keep_work()
         return True
 
+    def skip_of(self, reference: str) -> dict[str, Any] | None:
+        """What an operator has said of a task that is to be stepped over (`Skip`)."""
+        if self.header.cursor is None:
+            return None
+        found: dict[str, Any] | None = self.pending_work()["skips"].get(reference)
+        return found
+
     def unpark(self, reference: str, *, last: bool) -> None:
         """A parked signal was used up; with the last one its reference is forgotten."""
         work = self.pending_work()
@@ -245,7 +269,7 @@ class Turn(Reading):
             self.revived,
             list(self.inserted.values()),
             list(self.updated.values()),
-            list(self.deleted),
+            [seq for seq in self.deleted if seq not in self.aside] if self.aside else list(self.deleted),
             list(self.births.values()),
             list(self.released),
             self.asleep,
@@ -255,4 +279,6 @@ class Turn(Reading):
             self.parsed_fragments,
             self.consumed,
             self.scripts,
+            corrected=self.corrected,
+            aside=self.aside,
         )

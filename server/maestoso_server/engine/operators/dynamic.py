@@ -17,18 +17,23 @@ from .worker import enqueue
 
 def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str, Any, str]:
     """(input, the task's name, its registered definition, domain)"""
-    value = turn.resolve(node, path, turn.header.next_seq)
+    return prepare_with(turn, node, Json.of(turn.resolve(node, path, turn.header.next_seq)))
+
+
+def prepare_with(turn: Turn, node: Node, given: Json) -> tuple[Json, str, Any, str]:
+    """The same with this input."""
+    value = given.value
     parameter = node.task.dynamic_task_name_param or ""
     name = value.get(parameter)
     if turn.lacking:
-        return Json.of(value), "", None, ""
+        return given, "", None, ""
     if not isinstance(name, str) or not name:
         raise Unusable(
             "Cannot map a dynamic task based on the parameter and input. "
             f"Parameter= {parameter}, input= {str(value)[:200]}"
         )
     definition = turn.ask(TaskDefinition(name))
-    return Json.of(value), name, definition, domain_of(turn, name)
+    return given, name, definition, domain_of(turn, name)
 
 
 def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, str, Any, str]) -> None:

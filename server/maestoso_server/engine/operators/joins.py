@@ -54,7 +54,7 @@ def counters(turn: Turn, listed: list[str], path: Path, inside: frozenset[str] |
             row = turn.rows[seq] if seq is not None else None
         else:
             row = turn.newest(reference, path)
-        if row is None or row.status < _COMPLETED or row.seq in pending:
+        if row is None or row.status < _COMPLETED or row.seq in pending or is_ahead(row):
             waiting += 1
         elif row.status == TaskStatus.COMPLETED_WITH_ERRORS:
             failed_optional += 1
@@ -65,6 +65,11 @@ def counters(turn: Turn, listed: list[str], path: Path, inside: frozenset[str] |
         "failed_permissive": failed_permissive,
         "failed_optional": failed_optional,
     }
+
+
+def is_ahead(row: TaskRow) -> bool:
+    """It was skipped by an operator before the flow has come to it."""
+    return row.status == TaskStatus.SKIPPED and bool((row.state or {}).get("ahead"))
 
 
 def act_birth(turn: Turn, step: Step, found: tuple[Node, list[str], dict[str, Any]] | None) -> None:

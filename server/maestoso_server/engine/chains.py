@@ -1,0 +1,94 @@
+"""Where a task stands in the flow: its chain, what follows it, which containers are around it.
+
+A chain is a row of siblings: the workflow's own, a branch of a fork, a case of a SWITCH, a loop's
+body. All of it is known from the definition; a row adds the turns of the loops around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .nodes import DYNAMIC_FORK, FORK, LOOP, Node
+from .state import Path
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+
+def siblings(head: Node | None) -> Iterator[Node]:
+    """A node and those after it in its chain."""
+    while head is not None:
+        yield head
+        head = head.next
+
+
+def lineage(node: Node) -> Iterator[Node]:
+    """A node and the containers around it, innermost first."""
+    at: Node | None = node
+    while at is not None:
+        yield at
+        at = at.parent
+
+
+def containers(node: Node) -> Iterator[Node]:
+    """The containers around a node, innermost first."""
+    around = lineage(node)
+    next(around)
+    return around
+
+
+def chain_of(plan: Plan, node: Node) -> list[Node]:
+    """All of the chain that a node is part of, in order."""
+    parent = node.parent
+    if parent is None:
+        heads = [plan.first]
+    elif parent.kind == DYNAMIC_FORK:
+        heads = [node]
+    else:
+        heads = [*parent.branches, *parent.cases.values(), parent.default]
+    for head in heads:
+        chain = list(siblings(head))
+        if any(other is node for other in chain):
+            return chain
+    return [node]
+
+
+class Following:
+    """What a run of the flow from one task on makes again: the task, all that comes after it, and
+    what lies inside those."""
+
+    __slots__ = ("_loops", "_path", "forks", "loops", "references")
+
+    def __init__(self, node: Node, path: Path) -> None:
+        self._path = path
+        self._loops = node.loops
+        self.references: set[str] = set()
+        """The task, its later siblings, and the later siblings of each container around it."""
+        self.forks: list[Node] = []
+        """Forks with a branch that leads to the task, innermost first: their joins come after it."""
+        self.loops: list[Node] = []
+        """Loops around the task, innermost first: they stay, in the task's turn."""
+        self.references.update(other.reference for other in siblings(node))
+        for container in containers(node):
+            self.references.update(other.reference for other in siblings(container.next))
+            if container.kind in (FORK, DYNAMIC_FORK):
+                self.forks.append(container)
+            elif container.kind == LOOP:
+                self.loops.append(container)
+
+    def holds(self, node: Node, path: Path) -> bool:
+        """Whether a row of this node in this turn comes after (or is, or lies inside) the task."""
+        for at in lineage(node):
+            depth = len(at.loops)
+            if at.reference in self.references:
+                return path[:depth] == self._path[:depth]
+        return self._in_later_turn(node, path)
+
+    def _in_later_turn(self, node: Node, path: Path) -> bool:
+        for depth, (ours, theirs) in enumerate(zip(self._loops, node.loops, strict=False)):
+            if ours != theirs:
+                return False
+            if path[depth] != self._path[depth]:
+                return path[depth] > self._path[depth]
+        return False
