@@ -81,8 +81,8 @@ class Following:
         """Whether a row of this node in this turn comes after (or is, or lies inside) the task."""
         for at in lineage(node):
             depth = len(at.loops)
-            if at.reference in self.references:
-                return path[:depth] == self._path[:depth]
+            if at.reference in self.references and path[:depth] == self._path[:depth]:
+                return True
         return self._in_later_turn(node, path)
 
     def _in_later_turn(self, node: Node, path: Path) -> bool:

@@ -22,7 +22,7 @@ from .nodes import EXCLUSIVE_JOIN, FORK, JOIN, LOOP, NOOP, Node
 from .operators.loops import counters_of
 from .outcomes import absent, behind, refused
 from .state import Path, TaskRow, TaskStatus, WorkflowStatus
-from .steps import AFRESH, AGAIN, ASIDE, BIRTH, BRANCHES, JOIN_BIRTH, RECOUNT, REVIVE, SETTLE
+from .steps import AFRESH, AGAIN, ASIDE, BIRTH, BRANCHES, JOIN_BIRTH, LAST, RECOUNT, REVIVE, SETTLE
 from .turn import Step, Turn
 
 _ENDED = int(WorkflowStatus.COMPLETED)
@@ -60,6 +60,9 @@ def _from_task(turn: Turn, event: Rerun) -> Outcome | None:
     place = Place.find(turn, node, row)
     if place is None:
         return None if turn.lacking else refused("what is around the task is not kept any more")
+    last = place.last(turn)
+    if turn.lacking:
+        return None
     reopen_header(turn)
     header = turn.header
     header.permissive_failed = 0
@@ -78,6 +81,8 @@ def _from_task(turn: Turn, event: Rerun) -> Outcome | None:
     turn.agenda.extend(held)
     given = None if event.task_input is None else event.task_input.value
     turn.agenda.extend(place.births(given))
+    if last:
+        turn.later(last)
     tell_parent(turn)
     return APPLIED
 
@@ -196,6 +201,14 @@ class Place:
                 steps.append((RECOUNT, join.seq))
         steps.extend((RECOUNT, loop.seq) for loop in self._loops)
         return steps
+
+    def last(self, turn: Turn) -> Step | None:
+        """The step after which the row that was made last is still that one, where it stays."""
+        row = turn.row(turn.header.last_task)
+        node = turn.node_of(row) if row is not None else None
+        if row is None or node is None or self.following.holds(node, row.path):
+            return None
+        return (LAST, row.reference, row.path)
 
     def drops(self, turn: Turn, step: Step) -> bool:
         """Whether a step that was left over belongs to what is made again."""
