@@ -49,8 +49,16 @@ def _sub_workflow_in_fork(level: str, first: Tasks, call: dict[str, Any]) -> Tas
 
 def _loop_in_fork(level: str, first: Tasks, call: dict[str, Any]) -> Tasks:
     reference = call["taskReferenceName"]
-    inner = switch(f"{level}_switch", "go", {"go": [fork(f"{level}_fork", [call], [simple(f"{level}_other")]),
-                                                     join(f"{level}_join", reference, f"{level}_other")]})
+    inner = switch(
+        f"{level}_switch",
+        "go",
+        {
+            "go": [
+                fork(f"{level}_fork", [call], [simple(f"{level}_other")]),
+                join(f"{level}_join", reference, f"{level}_other"),
+            ]
+        },
+    )
     return [*first, loop(f"{level}_loop", [simple(f"{level}_early"), inner], 2)]
 
 

@@ -34,7 +34,9 @@ def command(family: Family, action: str, level: str) -> Event:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("action", ACTIONS)
-def test_the_end_is_that_of_a_fresh_run(action: str, level: str, shape: str, narrow: bool, ends: bool) -> None:
+def test_the_end_is_that_of_a_fresh_run(
+    action: str, level: str, shape: str, narrow: bool, ends: bool
+) -> None:
     bounds: dict[str, Any] = {"partial": True, "rows_max": 3} if narrow else {}
     fresh = Family(shape, ends=ends, **bounds)
     fresh.broken = False

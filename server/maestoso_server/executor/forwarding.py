@@ -14,7 +14,21 @@ import msgspec
 
 from ..engine import messages
 from ..engine.decision import APPLIED, MessageKind, Outcome, Verdict
-from ..engine.events import Pause, Restart, Result, Resume, Retry, Signal, Terminate
+from ..engine.events import (
+    ChangeVariables,
+    Jump,
+    Pause,
+    Remove,
+    Rerun,
+    Restart,
+    Result,
+    Resume,
+    Retry,
+    Signal,
+    Skip,
+    Terminate,
+    UpdateTask,
+)
 from ..store import inbox
 from ..store.database import Database
 from .lanes import Done, Item
@@ -24,7 +38,19 @@ from .routing import LOST
 RACES_MAX = 2
 """Lost races in a row before a node gives way."""
 
-_COMMANDS = (Pause, Restart, Resume, Retry, Terminate)
+_COMMANDS = (
+    ChangeVariables,
+    Jump,
+    Pause,
+    Remove,
+    Rerun,
+    Restart,
+    Resume,
+    Retry,
+    Skip,
+    Terminate,
+    UpdateTask,
+)
 
 
 class Forwarding:
@@ -68,8 +94,8 @@ class Forwarding:
         """The node that applied a command has written its outcome."""
         done = self._waiting.pop(message_id, None)
         if done is not None:
-            verdict, reason = msgspec.msgpack.decode(outcome, type=tuple[int, str])
-            done(Outcome(Verdict(verdict), reason))
+            verdict, reason, *seq = msgspec.msgpack.decode(outcome)
+            done(Outcome(Verdict(verdict), reason, *seq))
 
     def _post(self, workflow_id: str, item: Item) -> inbox.Post | None:
         event = item.event
@@ -100,4 +126,5 @@ class Forwarding:
 
 def encode_outcome(outcome: Outcome) -> bytes:
     """What the origin of a forwarded command reads."""
-    return msgspec.msgpack.encode((int(outcome.verdict), outcome.reason))
+    named = (outcome.seq,) if outcome.seq else ()
+    return msgspec.msgpack.encode((int(outcome.verdict), outcome.reason, *named))

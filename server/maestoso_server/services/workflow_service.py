@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, TypedDict
+from typing import Any
 
 from maestoso.workflow.v1 import workflow_pb2
 from maestoso.workflow.v1 import workflow_service_pb2 as wire
 from maestoso.workflow.v1.workflow_service_pb2_grpc import WorkflowServiceServicer
 
 from ..clock import Clock
-from ..engine import events
-from ..engine.decision import Outcome, Verdict
-from ..engine.events import Event
 from ..engine.state import Header, TaskRow
-from ..errors import FailedPrecondition, MaestosoError, NotFound, Reason
+from ..errors import MaestosoError
 from ..executor import Executor, Starter, StartOutcome, StartRequest
 from ..executor.plans import Plans
+from ..payload import Json
 from ..store import lists
 from ..store.database import Database
 from . import convert, limits
@@ -24,16 +22,12 @@ from .actions import namespace_of
 from .documents import Judge
 from .interceptors import as_refusal
 from .limits import Limits
+from .operations import Operations
 from .security import caller
 from .watches import Watches
 
 TASK_PAGE_DEFAULT = 1_000
 TASK_PAGE_MAX = 10_000
-
-
-class _Now(TypedDict):
-    now_ms: int
-    seed: int
 
 
 class WorkflowService(WorkflowServiceServicer):
@@ -51,13 +45,13 @@ class WorkflowService(WorkflowServiceServicer):
         watches: Watches,
         limits: Limits,
     ) -> None:
-        self._executor = executor
         self._starter = starter
-        self._plans = plans
         self._judge = judge
         self._database = database
-        self._clock = clock
         self._watches = watches
+        self._operations = Operations(
+            executor=executor, plans=plans, database=database, clock=clock, watches=watches
+        )
         self._limits = limits
 
     # -- start -------------------------------------------------------------------------------
@@ -173,86 +167,130 @@ class WorkflowService(WorkflowServiceServicer):
     ) -> wire.TerminateWorkflowResponse:
         reason = limits.text(request.reason, "reason", limits.REASON_MAX)
         header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Terminate(reason=reason, **self._now()))
+        await self._operations.terminate(header, reason, trigger_failure=request.trigger_failure_workflow)
         return wire.TerminateWorkflowResponse()
 
     async def PauseWorkflow(
         self, request: wire.PauseWorkflowRequest, context: Any
     ) -> wire.PauseWorkflowResponse:
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Pause(**self._now()))
+        await self._operations.pause(await self._header(namespace_of(request), request.workflow_id))
         return wire.PauseWorkflowResponse()
 
     async def ResumeWorkflow(
         self, request: wire.ResumeWorkflowRequest, context: Any
     ) -> wire.ResumeWorkflowResponse:
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Resume(**self._now()))
+        await self._operations.resume(await self._header(namespace_of(request), request.workflow_id))
         return wire.ResumeWorkflowResponse()
 
     async def RetryWorkflow(
         self, request: wire.RetryWorkflowRequest, context: Any
     ) -> wire.RetryWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        event = events.Retry(resume_children=request.resume_children, **self._now())
-        await self._command(header, event)
+        await self._operations.retry(header, resume_children=request.resume_children)
         return wire.RetryWorkflowResponse()
 
     async def RestartWorkflow(
         self, request: wire.RestartWorkflowRequest, context: Any
     ) -> wire.RestartWorkflowResponse:
         header = await self._header(namespace_of(request), request.workflow_id)
-        event = events.Restart(**self._now())
-        if request.use_latest_definitions:
-            latest = await self._plans.resolve(header.namespace, header.name, None)
-            event.snapshot_id, event.name, event.version = latest.snapshot_id, latest.name, latest.version
-        await self._command(header, event)
+        await self._operations.restart(header, use_latest_definitions=request.use_latest_definitions)
         return wire.RestartWorkflowResponse()
+
+    async def RerunWorkflow(
+        self, request: wire.RerunWorkflowRequest, context: Any
+    ) -> wire.RerunWorkflowResponse:
+        task_id = limits.uuid(request.task_id, "task_id") if request.task_id else ""
+        if task_id and request.HasField("workflow_input"):
+            raise limits.invalid("workflow_input", "goes with a rerun from the beginning: leave task_id out")
+        if not task_id and request.HasField("task_input"):
+            raise limits.invalid("task_input", "needs the task_id of the task that gets it")
+        workflow_input = self._optional(request, "workflow_input")
+        task_input = self._optional(request, "task_input")
+        correlation_id = None
+        if request.HasField("correlation_id"):
+            correlation_id = limits.text(request.correlation_id, "correlation_id")
+        header = await self._header(namespace_of(request), request.workflow_id)
+        ran = await self._operations.rerun(
+            header,
+            task_id=task_id,
+            workflow_input=workflow_input,
+            task_input=task_input,
+            correlation_id=correlation_id,
+        )
+        return wire.RerunWorkflowResponse(workflow_id=ran)
+
+    async def SkipTask(self, request: wire.SkipTaskRequest, context: Any) -> wire.SkipTaskResponse:
+        reference = limits.name(request.reference, "reference")
+        given = self._limits.payload(request.input, "input")
+        told = self._limits.payload(request.output, "output")
+        header = await self._header(namespace_of(request), request.workflow_id)
+        await self._operations.skip(header, reference, given, told)
+        return wire.SkipTaskResponse()
+
+    async def JumpToTask(self, request: wire.JumpToTaskRequest, context: Any) -> wire.JumpToTaskResponse:
+        reference = limits.name(request.reference, "reference")
+        given = self._optional(request, "input")
+        header = await self._header(namespace_of(request), request.workflow_id)
+        await self._operations.jump(header, reference, given)
+        return wire.JumpToTaskResponse()
+
+    async def ResetCallbacks(
+        self, request: wire.ResetCallbacksRequest, context: Any
+    ) -> wire.ResetCallbacksResponse:
+        header = await self._header(namespace_of(request), request.workflow_id)
+        return wire.ResetCallbacksResponse(tasks=await self._operations.reset_callbacks(header))
+
+    async def UpdateVariables(
+        self, request: wire.UpdateVariablesRequest, context: Any
+    ) -> wire.UpdateVariablesResponse:
+        if not request.variables:
+            raise limits.invalid("variables", "is missing: send a JSON object")
+        variables = self._limits.payload(request.variables, "variables")
+        header = await self._header(namespace_of(request), request.workflow_id)
+        await self._operations.update_variables(header, variables, replace=request.replace)
+        return wire.UpdateVariablesResponse()
+
+    async def UpdateTask(self, request: wire.UpdateTaskRequest, context: Any) -> wire.UpdateTaskResponse:
+        reference = limits.name(request.reference, "reference")
+        status = convert.updated_status(request.status)
+        output = self._limits.payload(request.output, "output")
+        reason = limits.text(request.reason, "reason", limits.REASON_MAX) or None
+        header = await self._header(namespace_of(request), request.workflow_id)
+        task_id = await self._operations.update_task(header, reference, status, output, reason)
+        return wire.UpdateTaskResponse(task_id=task_id)
+
+    async def RemoveWorkflow(
+        self, request: wire.RemoveWorkflowRequest, context: Any
+    ) -> wire.RemoveWorkflowResponse:
+        reason = limits.text(request.reason, "reason", limits.REASON_MAX)
+        header = await self._header(namespace_of(request), request.workflow_id)
+        count = await self._operations.remove(
+            header, terminate=request.terminate, reason=reason, recursive=request.recursive
+        )
+        return wire.RemoveWorkflowResponse(workflows=count)
 
     async def SignalWorkflow(
         self, request: wire.SignalWorkflowRequest, context: Any
     ) -> wire.SignalWorkflowResponse:
-        event = events.Signal(
-            reference=limits.text(request.reference, "reference") or None,
-            status=convert.signalled_status(request.status),
-            output=self._limits.payload(request.output, "output"),
-            reason=limits.text(request.reason, "reason", limits.REASON_MAX) or None,
-            **self._now(),
-        )
+        reference = limits.text(request.reference, "reference") or None
+        status = convert.signalled_status(request.status)
+        output = self._limits.payload(request.output, "output")
+        reason = limits.text(request.reason, "reason", limits.REASON_MAX) or None
         header = await self._header(namespace_of(request), request.workflow_id)
-        outcome = await self._command(header, event)
-        if outcome.verdict is Verdict.STALE:
-            raise _wrong_state(header, outcome)
-        return wire.SignalWorkflowResponse(outcome=convert.signal_outcome(outcome))
+        taker, outcome = await self._operations.signal(header, reference, status, output, reason)
+        return convert.signalled(taker, outcome)
 
     # -- shared ------------------------------------------------------------------------------
 
     async def _header(self, namespace: str, workflow_id: str) -> Header:
         """The workflow of this id in this namespace. Raises InvalidArgument and NotFound."""
-        canonical = limits.uuid(workflow_id, "workflow_id")
-        async with self._database.acquire() as connection:
-            header = await lists.get_workflow(connection, namespace, canonical)
-        if header is None:
-            raise NotFound(Reason.WORKFLOW_NOT_FOUND, f"no workflow {canonical} in namespace {namespace!r}")
-        return header
+        return await self._operations.header(namespace, limits.uuid(workflow_id, "workflow_id"))
 
-    async def _command(self, header: Header, event: Event) -> Outcome:
-        """Let an operator's command happen; one that finds it done is STALE. Raises FailedPrecondition
-        where the state forbids it."""
-        outcome = await self._executor.apply(header.id, event)
-        if outcome.verdict is Verdict.REFUSED:
-            raise _wrong_state(header, outcome)
-        return outcome
-
-    def _now(self) -> _Now:
-        """What every event carries."""
-        return {"now_ms": self._clock.now_ms(), "seed": self._executor.seed()}
+    def _optional(self, request: Any, field: str) -> Json | None:
+        """A payload that may be absent. Raises InvalidArgument."""
+        return self._limits.payload(getattr(request, field), field) if request.HasField(field) else None
 
 
 def _start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:
     refused = None if outcome.error is None else as_refusal(outcome.error, "StartWorkflows")
     return convert.start_outcome(outcome, refused)
-
-
-def _wrong_state(header: Header, outcome: Outcome) -> FailedPrecondition:
-    return FailedPrecondition(Reason.WRONG_STATE, f"workflow {header.id}: {outcome.reason}")

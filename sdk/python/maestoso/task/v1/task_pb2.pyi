@@ -167,7 +167,9 @@ class Task(google.protobuf.message.Message):
     retried_task_id: builtins.str
     """The attempt that this one repeats; empty for a first attempt."""
     generation: builtins.int
-    """Which run of the workflow it belongs to: restart and rerun raise it, from 1."""
+    """Which run of the workflow it belongs to: a restart and a rerun from the beginning raise it, from 1.
+    Below 0: replaced by a rerun from a task, or left behind by a jump.
+    """
     @property
     def iteration(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Iteration of each enclosing DO_WHILE, outermost first, from 1; empty outside loops."""
