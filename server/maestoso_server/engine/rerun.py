@@ -48,10 +48,10 @@ def apply_rerun(turn: Turn, event: Rerun) -> Outcome | None:
 
 def _from_task(turn: Turn, event: Rerun) -> Outcome | None:
     row = turn.row(event.seq)
-    if row is None:
-        return None if turn.lacking else absent(f"it has no task {turn.task_id(event.seq)}")
-    if row.generation != turn.header.generation:
-        return refused(f"task {turn.task_id(event.seq)} belongs to an earlier run: rerun from a newer one")
+    if row is None and turn.lacking:
+        return None
+    if row is None or row.generation != turn.header.generation:
+        return absent(f"its present run has no task {turn.task_id(event.seq)}")
     node = turn.node_of(row)
     if node is None:
         return None if turn.lacking else absent("the task is not part of the definition")

@@ -179,7 +179,8 @@ def _refuse_duplicates(turn: Turn, node: Node, row: TaskRow, found: _Branches) -
     seen: set[str] = set()
     for reference in found.references:
         used = reference in turn.plan.nodes or (reference, row.path) in turn.fresh
-        used = used or (reference, row.path) in turn.view.newest
+        known = turn.view.newest.get((reference, row.path))
+        used = used or (known is not None and known not in turn.deleted)
         if reference in seen or used:
             raise Unusable(
                 f"No dynamic tasks could be created for the Workflow: {turn.header.name}, Dynamic Fork Task: "

@@ -207,8 +207,8 @@ class WorkflowServiceServicer(object):
         one of a child. From a task: the task and all that comes after it in the definition's flow run
         anew; what completed beside or before it is kept; what failed or was cancelled beside it runs
         again. The attempts that are replaced stay among the workflow's tasks. A repeat is
-        FAILED_PRECONDITION while it runs. Codes: INVALID_ARGUMENT, NOT_FOUND (also the task),
-        FAILED_PRECONDITION (it has not ended, or the task belongs to an earlier run).
+        FAILED_PRECONDITION while it runs. Codes: INVALID_ARGUMENT, NOT_FOUND (also a task that it does not
+        have, or had in an earlier run only), FAILED_PRECONDITION (it has not ended).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
