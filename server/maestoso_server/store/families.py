@@ -10,7 +10,8 @@ from .database import Connection
 
 
 async def ancestors(conn: Connection, workflow_id: str) -> list[str]:
-    """The parent of a workflow, its parent, and so on up to the root. Costs one look-up a level."""
+    """The parent of a workflow, its parent, and so on up to the root, or to where one was removed. Costs
+    one look-up a level."""
     rows = await conn.fetch(_ANCESTORS, workflow_id)
     return [str(row["id"]) for row in rows]
 
@@ -18,10 +19,10 @@ async def ancestors(conn: Connection, workflow_id: str) -> list[str]:
 # $1 workflow
 _ANCESTORS = """/* ancestors */
 WITH RECURSIVE above(id, depth) AS (
-  SELECT w.parent_id, 1 FROM workflow w WHERE w.id = $1 AND w.parent_id IS NOT NULL
+  SELECT w.parent_id, 1 FROM workflow w WHERE w.id = $1
   UNION ALL
-  SELECT w.parent_id, a.depth + 1 FROM above a JOIN workflow w ON w.id = a.id WHERE w.parent_id IS NOT NULL)
-SELECT a.id FROM above a ORDER BY a.depth"""
+  SELECT w.parent_id, a.depth + 1 FROM above a JOIN workflow w ON w.id = a.id)
+SELECT a.id FROM above a JOIN workflow w ON w.id = a.id ORDER BY a.depth"""
 
 
 async def being_revived(conn: Connection, workflow_ids: Sequence[str]) -> str | None:
