@@ -9,6 +9,7 @@ import pytest
 from maestoso_server.engine.decision import Verdict
 from maestoso_server.engine.events import Event, Pause, Rerun, Restart, Resume, Retry, Terminate
 from maestoso_server.engine.state import TaskStatus
+from maestoso_server.payload import Json
 
 from .families import LEVELS, Family
 from .harness import World, flow, fork, inline, join, loop, simple, switch, task
@@ -496,3 +497,53 @@ def test_a_paused_workflow_takes_results_and_goes_on_when_resumed() -> None:
     assert (world.status(workflow), world.shown(workflow)) == ("PAUSED", ["t1:COMPLETED"])
     world.happen(workflow, Resume(now_ms=world.now_ms))
     assert world.shown(workflow) == ["t1:COMPLETED", "t2:SCHEDULED"]
+
+
+@both
+@pytest.mark.parametrize("kind", ["switch", "fork"])
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_a_permissive_container_that_runs_again_does_not_start_what_follows_twice(
+    kind: str, in_loop: bool, bounds: dict[str, Any]
+) -> None:
+    """Its first attempt failed and the flow went on: the second runs its chains and ends there."""
+    if kind == "switch":
+        container = [
+            task(
+                "SWITCH",
+                "s",
+                {"v": "${a.output.v}"},
+                evaluatorType="javascript",
+                expression="if ($.v === 1) { throw new Error('x') } 'go'",
+                decisionCases={"go": [simple("in1"), simple("in2")]},
+                permissive=True,
+            )
+        ]
+    else:
+        given = {"forkTaskName": "t", "forkTaskInputs": "${a.output.branches}"}
+        container = [
+            task("FORK_JOIN_DYNAMIC", "s", given, permissive=True, dynamicForkTasksParam="none"),
+            join("j"),
+        ]
+    tasks = [simple("a"), *container, simple("z")]
+    world = World(flow(loop("l", tasks, 1)) if in_loop else flow(*tasks), **bounds)
+    workflow = world.start("flow")
+    end = "__1" if in_loop else ""
+    world.result(workflow, f"a{end}", {"v": 1, "branches": "no list"})
+    assert world.row(workflow, f"s{end}").status.name.startswith("FAILED")
+    if not in_loop:
+        world.result(workflow, "z")
+        assert world.status(workflow) == "FAILED"
+    else:
+        world.happen(workflow, Terminate(now_ms=world.now_ms, reason=""))
+    # What it read has become better meanwhile.
+    first = world.workflows[workflow].rows[world.row(workflow, f"a{end}").seq]
+    first.output = Json.of({"v": 2, "branches": [{}, {}]})
+    if (view := world.workflows[workflow].view) is not None:
+        view.tasks[first.seq].output = first.output
+    world.happen(workflow, Retry(now_ms=world.now_ms))
+    while rows := world.open_worker_rows(workflow):
+        world.report(workflow, rows[0].seq)
+    assert world.status(workflow) == "COMPLETED"
+    assert (
+        sum(row.reference == "z" and row.status == TaskStatus.COMPLETED for row in world.rows(workflow)) == 1
+    )

@@ -57,6 +57,12 @@ def add_row(
     return row
 
 
+def kept_of(row: TaskRow) -> dict[str, Any] | None:
+    """What stays of a container's record when it has chosen its chains: that the flow has passed it."""
+    passed = (row.state or {}).get("passed")
+    return {"passed": passed} if passed else None
+
+
 def new_attempt(turn: Turn, old: TaskRow, input: Json, delay_ms: int) -> TaskRow:
     """The next attempt of an ended row, which it supersedes. The caller sets what runs it."""
     last = turn.edit(old)

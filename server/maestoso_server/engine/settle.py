@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import reasons
-from .nodes import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
+from .nodes import DYNAMIC_FORK, FORK, JOIN, NEVER_RETRIED, Node
 from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, END, SETTLE, TIME_OUT_WORKFLOW, TURN
@@ -27,7 +27,7 @@ _TIMED_OUT = int(TaskStatus.TIMED_OUT)
 class _Settling:
     """What `prepare` found out about one row. `joins`, `loop` and `scope` are the rows it touches."""
 
-    __slots__ = ("joins", "loop", "node", "reason", "row", "scope", "verdict")
+    __slots__ = ("joins", "loop", "node", "passed", "reason", "row", "scope", "verdict")
 
     def __init__(self, row: TaskRow, node: Node, verdict: int, reason: str | None) -> None:
         self.row = row
@@ -37,6 +37,8 @@ class _Settling:
         self.joins: list[TaskRow] = []
         self.loop: TaskRow | None = None
         self.scope = 0
+        self.passed = False
+        """The flow has gone on from here before: this chain leads nowhere."""
 
 
 def prepare(turn: Turn, step: Step) -> _Settling | None:
@@ -85,16 +87,24 @@ def _reach(turn: Turn, found: _Settling) -> None:
         if joining is not None:
             found.joins.append(joining)
     leaving = _leaving(node, row)
-    passed = row.state is not None and row.state.get("passed")
-    if node.loops and (passed or leaving.successor is None or not _successful(row)):
-        found.loop = turn.newest(node.loops[-1], row.path[:-1])
+    found.passed = _passed(row)
+    if node.kind == JOIN and row.state is not None and row.state.get("fork"):
+        fork = turn.row(row.state["fork"])
+        found.passed = found.passed or (fork is not None and _passed(fork))
     scope = (row.state or {}).get("scope", row.scope)  # one that was skipped ahead of its container
     for _ in range(leaving.climb):
         container = turn.row(scope)
         if container is None:
             break
         scope = container.scope
+        found.passed = found.passed or _passed(container)
     found.scope = scope
+    if node.loops and (found.passed or leaving.successor is None or not _successful(row)):
+        found.loop = turn.newest(node.loops[-1], row.path[:-1])
+
+
+def _passed(row: TaskRow) -> bool:
+    return row.state is not None and bool(row.state.get("passed"))
 
 
 def _leaving(node: Node, row: TaskRow) -> Node:
@@ -114,12 +124,11 @@ def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
     if found.verdict == _END:
         _end(turn, found)
         return
-    passed = row.state is not None and row.state.get("passed")
     if not _successful(row):
         _tolerate(turn, found)
     for joining in found.joins:
         count(turn, joining, row)
-    if not passed:
+    if not found.passed:
         _move_on(turn, found)
     elif node.loops:
         end_chain(turn, found.loop)

@@ -8,6 +8,7 @@ from ...payload import Json
 from ..expressions import text_of
 from ..needs import ScriptAnswer
 from ..nodes import DECISION, Node
+from ..rows import kept_of
 from ..state import TaskRow, TaskStatus
 from ..steps import BIRTH, NOTIFY
 from ..turn import Turn
@@ -84,7 +85,7 @@ def _choose(turn: Turn, node: Node, row: TaskRow, value: Any) -> None:
         return
     mine.output = Json.of(output)
     turn.close(node, mine, TaskStatus.COMPLETED)
-    mine.state = None
+    mine.state = kept_of(mine)
     turn.first((BIRTH, head.reference, row.path, row.seq))
     if node.joins:
         turn.later((NOTIFY, row.seq))

@@ -16,6 +16,7 @@ from ..limits import BRANCHES_MAX
 from ..needs import TaskDefinition
 from ..nodes import DYNAMIC_FORK, JOIN, KINDS, SYSTEM_TYPES, Node
 from ..reasons import DYNAMIC_FORK_WITHOUT_JOIN
+from ..rows import kept_of
 from ..state import TaskRow
 from ..turn import Turn
 from .finishing import Unusable
@@ -52,7 +53,7 @@ def run(turn: Turn, node: Node, row: TaskRow, found: _Branches | None) -> None:
     if found is None:
         return
     mine = turn.edit(row)
-    mine.state = found.state
+    mine.state = {**found.state, **(kept_of(mine) or {})}
     turn.parsed_fragments[row.seq] = found.fragment
     if found.document is not None:
         turn.fragments[row.seq] = found.document
