@@ -24,7 +24,9 @@ from .models import SchemaDefinition
 FAULTS_MAX = 20
 """Faults of one value that are told."""
 _TEXT_MAX = 300
-"""Characters of one fault: the validator quotes the value, whatever its size."""
+"""Characters of one fault: the validator quotes the schema, whatever its size."""
+_VALUE = "the value"
+"""What a fault says in place of the value itself: reasons are shown, kept and logged."""
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef", "$schema")
 
 
@@ -95,7 +97,7 @@ def faults_of(document: Any) -> list[tuple[Path, str]]:
 
 
 def _validator(document: Any) -> Any:
-    return jsonschema_rs.validator_for(document, retriever=_refuse)
+    return jsonschema_rs.validator_for(document, retriever=_refuse, mask=_VALUE)
 
 
 def _refuse(uri: str) -> Any:

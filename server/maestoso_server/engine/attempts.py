@@ -9,7 +9,7 @@ from ..payload import Json
 from . import closing
 from .limits import PAYLOAD_MAX_BYTES
 from .nodes import DYNAMIC, WORKER, Node
-from .operators.births import arm, input_fault
+from .operators.births import BadInput, arm, input_fault
 from .operators.table import INPUTS, RUNS
 from .operators.worker import enqueue
 from .retry import retry_delay_ms
@@ -41,7 +41,10 @@ def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json, str | None] | 
 def _input(turn: Turn, row: TaskRow, node: Node) -> Json:
     """The old input overlaid by a fresh resolution. A SUB_WORKFLOW's is made anew (B20)."""
     if node.kind in INPUTS:
-        return INPUTS[node.kind](turn, node, row.path, row.scope)
+        try:
+            return INPUTS[node.kind](turn, node, row.path, row.scope)
+        except BadInput as bad:  # judged again, with the others
+            return bad.value
     if node.constant is not None:
         return row.input
     try:
