@@ -36,5 +36,5 @@ def compile_changes(
         names, _ = statuses_of(key)
         for name in names:
             told = found.setdefault(TaskStatus[name], [])
-            told.extend(Change(event.type or "", compile_template(event.payload)) for event in events)
-    return {status: tuple(changes) for status, changes in found.items()} or None
+            told.extend(Change(event.type, compile_template(event.payload)) for event in events if event.type)
+    return {status: tuple(changes) for status, changes in found.items() if changes} or None

@@ -14,7 +14,7 @@ from .document import task_value
 from .expressions import Lookup, resolve
 from .limits import PAYLOAD_MAX_BYTES
 from .names import shown_reference
-from .sinks import queue_of
+from ..definitions.sinks import queue_of
 from .state import TaskRow, TaskStatus
 
 if TYPE_CHECKING:

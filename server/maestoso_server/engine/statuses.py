@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..definitions.models import WorkflowDefinition
 from ..payload import Json
 from .decision import Publication
-from .sinks import NoQueue, queue_of
+from ..definitions.sinks import NoQueue, queue_of
 
 if TYPE_CHECKING:
     from .state import Header

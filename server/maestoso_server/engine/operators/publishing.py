@@ -12,7 +12,7 @@ from ...payload import Json
 from ..decision import Publication
 from ..limits import PAYLOAD_MAX_BYTES
 from ..nodes import Node
-from ..sinks import NoQueue, queue_of
+from ...definitions.sinks import NoQueue, queue_of
 from ..state import TaskRow, TaskStatus
 from ..turn import Turn
 from .finishing import Unusable, finish, too_large

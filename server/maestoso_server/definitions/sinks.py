@@ -16,12 +16,16 @@ KNOWN = frozenset(
 """Providers of Conductor; one that is not in `PROVIDERS` has no broker here."""
 
 
-class NoQueue(Exception):
-    """A sink that leads nowhere; `reason` is Conductor's."""
+_FORMS = "a sink is conductor, conductor:NAME or PROVIDER:NAME"
 
-    def __init__(self, reason: str) -> None:
+
+class NoQueue(Exception):
+    """A sink that leads nowhere. `reason` is Conductor's text, `why` the plain cause."""
+
+    def __init__(self, reason: str, why: str) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.why = why
 
 
 def queue_of(sink: str, workflow: str, reference: str, task: str) -> str:
@@ -32,18 +36,18 @@ def queue_of(sink: str, workflow: str, reference: str, task: str) -> str:
     if sink.startswith(f"{CONDUCTOR}:"):
         return f"{CONDUCTOR}:{workflow}:{sink.replace(f'{CONDUCTOR}:', '')}"
     if sink.startswith(CONDUCTOR):
-        raise NoQueue(f"Invalid / Unsupported sink specified: {sink}")
-    why = unusable(sink)
+        raise NoQueue(f"Invalid / Unsupported sink specified: {sink}", f"{sink} is no sink; {_FORMS}")
+    why = _unusable(sink)
     if why is not None:
-        raise NoQueue(f"Error loading queue:{sink}, for task:{task}, error: {why}")
+        raise NoQueue(f"Error loading queue:{sink}, for task:{task}, error: {why}", why)
     return sink
 
 
-def unusable(sink: str) -> str | None:
+def _unusable(sink: str) -> str | None:
     """Why nothing takes the events of a sink of another provider; None where it is taken."""
     provider, colon, rest = sink.partition(":")
     if not colon or not rest:
-        return "a sink is conductor, conductor:NAME or PROVIDER:NAME"
+        return _FORMS
     if provider in PROVIDERS:
         return None
     if provider in KNOWN:
