@@ -20,7 +20,8 @@ from .turn import Step, Turn
 
 
 def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json, str | None] | None:
-    """(the row to repeat, its node, the new input, what is wrong with that); None where it has been repeated already."""
+    """(the row to repeat, its node, the new input, what is wrong with that); None where it has been
+    repeated already."""
     row = turn.row(step[1])
     if row is None or row.superseded or row.status < TaskStatus.COMPLETED:
         return None

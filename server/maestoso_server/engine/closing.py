@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..definitions.sinks import queue_of
 from ..payload import Json
 from . import reasons
 from .changes import KEYS, TOLD_AT_BIRTH, Change
@@ -14,7 +15,6 @@ from .document import task_value
 from .expressions import Lookup, resolve
 from .limits import PAYLOAD_MAX_BYTES
 from .names import shown_reference
-from ..definitions.sinks import queue_of
 from .state import TaskRow, TaskStatus
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..definitions.models import WorkflowDefinition
+from ..definitions.sinks import NoQueue, queue_of
 from ..payload import Json
 from .decision import Publication
-from ..definitions.sinks import NoQueue, queue_of
 
 if TYPE_CHECKING:
     from .state import Header

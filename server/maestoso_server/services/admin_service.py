@@ -18,8 +18,8 @@ from ..store import demand, lists, metadata, needs, nodes, outbox, queue, sessio
 from ..store.database import Connection, Database
 from . import convert, limits
 from .actions import namespace_of
-from .masking import NOTHING, Mask, Masks
 from .explain import JOINS, explain, summary
+from .masking import NOTHING, Mask, Masks
 from .namespaces import NAME
 from .security import caller
 

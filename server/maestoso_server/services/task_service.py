@@ -230,9 +230,7 @@ class TaskService(TaskServiceServicer):
         mask = await self._masks.of(
             found.namespace, found.snapshot_id, found.workflow_id, unmask=request.unmask
         )
-        return wire.GetTaskResponse(
-            task=convert.task(found.workflow_id, found.row, payloads=True, mask=mask)
-        )
+        return wire.GetTaskResponse(task=convert.task(found.workflow_id, found.row, payloads=True, mask=mask))
 
     async def ListTaskLogs(
         self, request: wire.ListTaskLogsRequest, context: Any

@@ -250,9 +250,7 @@ class WorkflowService(WorkflowServiceServicer):
         """Under which the caller sees the payloads that it asks for. Raises PermissionDenied."""
         if not request.include_payloads:
             return NOTHING
-        return await self._masks.of(
-            header.namespace, header.snapshot_id, header.id, unmask=request.unmask
-        )
+        return await self._masks.of(header.namespace, header.snapshot_id, header.id, unmask=request.unmask)
 
     async def _command(self, header: Header, event: Event) -> Outcome:
         """Let an operator's command happen; one that finds it done is STALE. Raises FailedPrecondition

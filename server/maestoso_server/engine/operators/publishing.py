@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...definitions.sinks import NoQueue, queue_of
 from ...payload import Json
 from ..decision import Publication
 from ..limits import PAYLOAD_MAX_BYTES
 from ..nodes import Node
-from ...definitions.sinks import NoQueue, queue_of
 from ..state import TaskRow, TaskStatus
 from ..turn import Turn
 from .finishing import Unusable, finish, too_large

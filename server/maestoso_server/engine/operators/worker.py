@@ -34,6 +34,9 @@ def _look_up(turn: Turn, node: Node, cache: Cache, path: Path) -> tuple[str | No
     key = key_of(resolve(cache.key, turn.lookup(path), missed))
     if missed or turn.lacking:
         return None, None
+    for write in reversed(turn.cached):  # put out in this very decision
+        if (write.name, write.key) == (node.name, key):
+            return key, write.output
     return key, turn.ask(CachedOutput(node.name, key, turn.now_ms))
 
 
