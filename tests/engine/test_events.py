@@ -288,13 +288,13 @@ def test_finalized_waits_for_the_rows_that_the_end_cancels(rows_max: int) -> Non
 def test_operators_commands_are_told() -> None:
     world = World(listened(simple("a")))
     workflow = world.start("flow")
-    now = {"now_ms": world.now_ms}
-    world.happen(workflow, Pause(**now))
-    world.happen(workflow, Resume(**now))
-    world.happen(workflow, Terminate(reason="r", **now))
-    world.happen(workflow, Retry(**now))
+    now = world.now_ms
+    world.happen(workflow, Pause(now_ms=now))
+    world.happen(workflow, Resume(now_ms=now))
+    world.happen(workflow, Terminate(reason="r", now_ms=now))
+    world.happen(workflow, Retry(now_ms=now))
     world.result(workflow, "a", status=FAILED)
-    world.happen(workflow, Restart(**now))
+    world.happen(workflow, Restart(now_ms=now))
     world.result(workflow, "a")
     assert kinds(world) == [
         *("STARTED", "PAUSED", "RESUMED", "TERMINATED", "FINALIZED", "RETRIED", "FAILED", "FINALIZED"),

@@ -16,7 +16,8 @@ def strict(*tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def unresolved(world: World, workflow: str, reference: str) -> list[str]:
-    return (world.row(workflow, reference).state or {}).get("unresolved", [])
+    found: list[str] = (world.row(workflow, reference).state or {}).get("unresolved", [])
+    return found
 
 
 @pytest.mark.covers("B42")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from .database import Connection
@@ -55,8 +56,9 @@ async def list_events(
     limit: int,
 ) -> list[StoredEvent]:
     """Events by id, from behind `after` on: of a queue, of a workflow, or all."""
-    rows = await conn.fetch(_LIST, namespace, queue, workflow_id, unacknowledged, after, limit)
-    return [_event(row) for row in rows]
+    sql = _list(by_queue=queue is not None, by_workflow=workflow_id is not None)
+    given = [value for value in (queue, workflow_id) if value is not None]
+    return [_event(row) for row in await conn.fetch(sql, namespace, unacknowledged, after, limit, *given)]
 
 
 async def prune(conn: Connection, *, acknowledged_before_ms: int, created_before_ms: int) -> int:
@@ -100,12 +102,22 @@ UPDATE event e SET acknowledged_ms = $3
 WHERE e.namespace = $1 AND e.id = ANY ($2::bigint[]) AND e.acknowledged_ms IS NULL
 RETURNING e.id"""
 
-# $1 namespace, $2 queue or NULL, $3 workflow or NULL, $4 only pending ones, $5 after this id, $6 at most
-_LIST = f"""/* list events */
+
+@cache
+def _list(*, by_queue: bool, by_workflow: bool) -> str:
+    """A statement for each set of filters, so that each has the index that it needs.
+
+    $1 namespace, $2 only pending ones, $3 after this id, $4 at most, then the queue and the workflow,
+    where they are asked for."""
+    conditions = ["e.queue = $5"] if by_queue else []
+    if by_workflow:
+        conditions.append(f"e.workflow_id = ${5 + len(conditions)}")
+    wanted = "".join(f" AND {condition}" for condition in conditions)
+    return f"""/* list events */
 SELECT {_COLUMNS} FROM event e LEFT JOIN workflow w ON w.id = e.workflow_id
-WHERE e.namespace = $1 AND ($2::text IS NULL OR e.queue = $2) AND ($3::uuid IS NULL OR e.workflow_id = $3)
-  AND (NOT $4 OR e.acknowledged_ms IS NULL) AND e.id > $5
-ORDER BY e.id LIMIT $6"""
+WHERE e.namespace = $1 AND (NOT $2::boolean OR e.acknowledged_ms IS NULL) AND e.id > $3{wanted}
+ORDER BY e.id LIMIT $4"""
+
 
 # $1 acknowledged before, $2 written before, $3 at most a namespace. The oldest ids are looked at only.
 _PRUNE = """/* prune events */
