@@ -27,6 +27,7 @@ from .dispatch.dispatcher import Dispatcher
 from .dispatch.loops import Loops
 from .dispatch.node import Identity
 from .dispatch.polling import Polling
+from .dispatch.retention import Retention
 from .dispatch.streams import Streams
 from .executor.answers import Answers
 from .executor.executor import Executor
@@ -41,6 +42,7 @@ from .services.audit import Audit
 from .services.documents import Judge
 from .services.interceptors import Gate
 from .services.limits import Limits
+from .services.masking import Masks
 from .services.metadata_service import MetadataService
 from .services.namespaces import Namespaces
 from .services.task_service import TaskService
@@ -123,7 +125,7 @@ class Server:
         started.push_async_callback(core.cluster.node.stop)
         background = Background(self.failed)
         started.push_async_callback(background.stop)
-        for part in (core.cluster, core.loops, core.watches):
+        for part in (core.cluster, core.loops, core.watches, core.retention):
             background.run(part.run(), type(part).__name__)
 
         http_server.start()
@@ -243,12 +245,14 @@ class Server:
             loops=loops,
             cluster=cluster,
             watches=Watches(executor=executor, database=database, clock=clock),
+            retention=Retention(database=database, clock=clock),
         )
 
     def _offer(self, server: grpc.aio.Server, core: Core, judge: Judge) -> None:
         """Register the services."""
         database, plans, clock = core.database, core.plans, self.clock
         limits = Limits.of(self.config)
+        masks = Masks(plans=plans, authorizer=security.Grants())
         registration.offer(
             server,
             self._health,
@@ -262,6 +266,7 @@ class Server:
                 clock=clock,
                 watches=core.watches,
                 limits=limits,
+                masks=masks,
             ),
             task=TaskService(
                 dispatcher=core.dispatcher,
@@ -273,8 +278,9 @@ class Server:
                 epoch=core.cluster.epoch,
                 limits=limits,
                 metrics=self.metrics,
+                masks=masks,
             ),
-            admin=AdminService(database=database, clock=clock),
+            admin=AdminService(database=database, clock=clock, masks=masks),
         )
 
     def _identity(self) -> Identity:
@@ -322,6 +328,7 @@ class Core:
     loops: Loops
     cluster: Cluster
     watches: Watches
+    retention: Retention
 
     def move_workers(self, drain_ms: int) -> int:
         """Send all workers elsewhere; returns how long, in ms, to wait for them. Where there is no other

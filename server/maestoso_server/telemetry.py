@@ -170,6 +170,10 @@ class Metrics:
             "maestoso_outcomes_total", "Ended workflows and tasks, by status.", ("of", "status")
         )
         """of: workflow, task. status: Conductor's name."""
+        self.events = self._counter("maestoso_events_total", "Events that workflows have told.")
+        self.cache_hits = self._counter(
+            "maestoso_cache_hits_total", "Tasks completed with the output of an earlier one."
+        )
         self.rpc_seconds = self._histogram(
             "maestoso_rpc_seconds", "Unary calls, by method and gRPC code.", _FAST, ("method", "code")
         )

@@ -21,7 +21,15 @@ from maestoso_server.definitions.models import WorkflowDefinition
 from maestoso_server.engine import messages, needs
 from maestoso_server.engine.cursor import continues
 from maestoso_server.engine.decide import ROWS_MAX, decide
-from maestoso_server.engine.decision import Decision, Message, MessageKind, Outcome, Verdict
+from maestoso_server.engine.decision import (
+    CacheWrite,
+    Decision,
+    Message,
+    MessageKind,
+    Outcome,
+    Publication,
+    Verdict,
+)
 from maestoso_server.engine.events import (
     ChildEnded,
     DeliveryDue,
@@ -86,6 +94,9 @@ class World:
         """Workflow ids, one for each decision that ended one."""
         self.needs_asked: list[needs.Need] = []
         self.most_rows = 0
+        self.published: list[tuple[str, Publication]] = []
+        """(workflow, event), in the order of the commits."""
+        self.cache: dict[tuple[str, str], CacheWrite] = {}
         self._ids = 0
         self._message_ids = 0
 
@@ -278,6 +289,7 @@ class World:
         self.most_rows = max(self.most_rows, rows)
         if not decision.changed:
             assert not (rows or decision.messages or decision.births or decision.deleted)
+            assert not (decision.published or decision.cached)
             return
         assert decision.header.revision == stored.header.revision + 1
         for row in decision.inserted:
@@ -309,6 +321,8 @@ class World:
                 stored.parked[self._message_ids] = message.body
             else:
                 self.inbox.append((self._message_ids, message))
+        self.published.extend((stored.header.id, event) for event in decision.published)
+        self.cache.update(((write.name, write.key), write) for write in decision.cached)
         for seq, script in decision.scripts.items():
             self.late_script(stored.header.id, seq, script)
         if len(stored.rows) < WATCHED_MAX or self.decisions % 50 == 0:
@@ -389,6 +403,9 @@ class World:
         if isinstance(need, needs.ParkedSignals):
             found = [(number, body.value) for number, body in sorted(stored.parked.items())]
             return [(number, body) for number, body in found if body["reference"] == need.reference]
+        if isinstance(need, needs.CachedOutput):
+            kept = self.cache.get((need.name, need.key))
+            return kept.output if kept is not None and kept.expires_ms > need.now_ms else None
         if isinstance(need, needs.Demand):
             return self.live_queues & set(need.queues)
         assert self.partial, f"a whole view was asked for {need}"

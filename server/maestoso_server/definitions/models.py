@@ -255,6 +255,8 @@ class WorkflowDefinition(_Audited):
     metadata: dict[str, Any] = {}
     cache_config: CacheConfig | None = None
     masked_fields: list[str] = []
+    on_missing: Literal["null", "error"] = "null"
+    """Maestoso's own: what an expression whose path finds nothing means."""
 
 
 SubWorkflowParams.model_rebuild()

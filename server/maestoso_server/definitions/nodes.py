@@ -14,6 +14,7 @@ from ..json_text import Path
 from .durations import parse_duration_ms, parse_moment_ms
 from .models import TaskDefinition, WorkflowTask
 from .report import Report, ScriptText
+from .sinks import NoQueue, queue_of
 from .task_types import ELSEWHERE, EVALUATORS, KNOWN, OPERATORS
 
 
@@ -99,12 +100,14 @@ class Judge:
                 self.doubtful("type", f"{given} is a queue for workers; the built-in type is {meant}")
 
     def _async_complete(self) -> None:
-        if not self.node.async_complete:
+        if not self.node.async_complete or self.node.type in ("EVENT", "HTTP"):
             return
         if self.node.type in ("JOIN", "WAIT", "PULL_WORKFLOW_MESSAGES"):
             self.broken("asyncComplete", f"{self.node.type} would never end with asyncComplete; leave it out")
         elif self.node.type in OPERATORS:
             self.doubtful("asyncComplete", f"{self.node.type} completes by itself; the field has no effect")
+        else:
+            self.doubtful("asyncComplete", "the worker's report ends the task; the field has no effect")
 
 
 def _steps(field: str) -> tuple[str, ...]:
@@ -112,8 +115,14 @@ def _steps(field: str) -> tuple[str, ...]:
 
 
 def _event(judge: Judge) -> None:
-    if judge.node.sink is None:
+    sink = judge.node.sink
+    if sink is None:
         judge.missing("sink")
+    elif "${" not in sink:
+        try:
+            queue_of(sink, "", judge.node.task_reference_name, "")
+        except NoQueue as refusal:
+            judge.doubtful("sink", f"the task will fail: {refusal.why}")
 
 
 def _switch(judge: Judge) -> None:

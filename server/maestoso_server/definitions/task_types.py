@@ -20,11 +20,12 @@ OPERATORS = frozenset(
         "NOOP",
         "WAIT",
         "HUMAN",
+        "EVENT",
     }
 )
 """Decided inside the engine."""
 
-SYSTEM_TASKS = frozenset({"HTTP", "EVENT"})
+SYSTEM_TASKS = frozenset({"HTTP"})
 """Work that the server does itself."""
 
 WORKER_TASKS = frozenset({"SIMPLE", "USER_DEFINED"})
@@ -66,5 +67,7 @@ NEVER_RETRIED = frozenset(
 )
 STARTED_AT_ONCE = OPERATORS - {"SUB_WORKFLOW", "START_WORKFLOW", "DYNAMIC"}
 """Types that ignore `startDelay`, as with Conductor."""
+NEVER_CACHED = OPERATORS
+"""Types whose `cacheConfig` has no effect: what they do, the server does at once."""
 EVALUATORS = frozenset({"value-param", "javascript", "graaljs"})
 """What an `evaluatorType` may be."""

@@ -16,6 +16,7 @@ from .fields import judge_fields, parts
 from .jsonpath import PathError, compile_path
 from .models import SubWorkflowParams, TaskDefinition, WorkflowDefinition, WorkflowTask
 from .nodes import Judge, Scope
+from .policies import judge_node_policies, judge_task_schemas, judge_workflow_policies
 from .report import Report
 
 _WORKFLOW_ATTRIBUTES = frozenset(
@@ -66,6 +67,7 @@ def judge_workflow(
             (*path, "timeoutSeconds"),
             "without timeoutPolicy TIME_OUT_WF the time-out only alerts; the default is ALERT_ONLY",
         )
+    judge_workflow_policies(definition, path, report)
     _judge_failure_workflow(definition, (*path, "failureWorkflow"), report)
     _judge_parts(definition, path, report)
     scope = Scope(_references(definition, path, report), task_definitions or {})
@@ -113,6 +115,7 @@ def judge_task(definition: TaskDefinition, report: Report, *, path: Path = (), i
         )
     if definition.retry_delay_seconds < 0:
         report.warn((*path, "retryDelaySeconds"), "a negative delay counts as 0")
+    judge_task_schemas(definition, path, report, inline=inline)
     _judge_parts(definition, path, report)
 
 
@@ -210,9 +213,14 @@ class _Tree:
         _judge_parts(node, path, self._report)
         if node.task_definition is not None:
             judge_task(node.task_definition, self._report, path=(*path, "taskDefinition"), inline=True)
+        judge_node_policies(node, path, self._report)
+        if node.cache_config is not None:
+            self._expressions(node.cache_config.key, (*path, "cacheConfig", "key"), node, is_fault=False)
         for key, events in node.on_state_change.items():
             for index, event in enumerate(events):
-                judge_fields(event, (*path, "onStateChange", key, index), self._report)
+                place = (*path, "onStateChange", key, index)
+                judge_fields(event, place, self._report)
+                self._expressions(event.payload, (*place, "payload"), node, is_fault=False)
         if node.sub_workflow_param is not None:
             self._child(node.sub_workflow_param, (*path, "subWorkflowParam"), node)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..payload import EMPTY
-from . import cursor, messages
+from . import cursor, messages, statuses
 from .attempts import revived
 from .commands import begin, restart_clock, take_held
 from .cursor import continues
@@ -49,6 +49,7 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
     turn.keep_work()
     turn.forget_rows(View(header, whole=True))
     begin(turn)
+    statuses.tell(turn, "RESTARTED")
     tell_parent(turn)
     return APPLIED
 
@@ -98,6 +99,7 @@ def revive(turn: Turn, *, resume: bool, tell: bool) -> None:
     turn.header.permissive_failed = 0
     turn.header.output = None
     restart_clock(turn)
+    statuses.tell(turn, "RETRIED")
     turn.later((REVIVE, 0, resume))
     take_held(turn)
     if tell:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ..payload import Json
+from . import reasons, statuses
 from .decision import APPLIED, Outcome
 from .ending import end, prepare_output
 from .events import Continue, Pause, Resume, Start, Terminate
 from .outcomes import refused, stale
+from .plan import Plan
 from .state import WorkflowStatus
-from .steps import BIRTH
+from .steps import BIRTH, END
 from .turn import Turn
 
 _ENDED = int(WorkflowStatus.COMPLETED)
@@ -20,6 +22,7 @@ def apply_start(turn: Turn, _event: Start) -> Outcome | None:
     if header.last_task or turn.view.header.revision:
         return stale("the workflow has started already")
     begin(turn)
+    statuses.tell(turn, "STARTED")
     return APPLIED
 
 
@@ -27,17 +30,29 @@ def begin(turn: Turn) -> None:
     """Run from the first node."""
     header, plan = turn.header, turn.plan
     header.clock_ms = turn.now_ms
-    header.input = _with_defaults(header.input, plan.input_template)
+    header.input = with_defaults(header.input, plan.input_template)
     if plan.variables:
         header.variables = Json.of(plan.variables)
     turn.changed = turn.payload_changed = True
     if plan.timeout_s:
         turn.deadlines[0] = turn.now_ms + plan.timeout_s * 1000
-    if plan.first is not None:
+    faults = input_faults(plan, header.input)
+    if faults:
+        reason = reasons.breaks_schema("workflow input", "inputSchema", faults)
+        turn.later((END, int(WorkflowStatus.FAILED), reason, 0))
+    elif plan.first is not None:
         turn.later((BIRTH, plan.first.reference, (), 0))
 
 
-def _with_defaults(value: Json, defaults: dict[str, object]) -> Json:
+def input_faults(plan: Plan, value: Json) -> list[tuple[str, str]]:
+    """(path, message) of what a workflow's input, defaults included, violates in its schema. A start
+    by a caller is refused for it; a run that another workflow starts begins and fails."""
+    schema = plan.input_schema
+    return [] if schema is None else schema.faults(value.value, "input")
+
+
+def with_defaults(value: Json, defaults: dict[str, object]) -> Json:
+    """An input with the definition's `inputTemplate` where keys are absent or null (B21)."""
     given = value.value if defaults else None
     if not isinstance(given, dict):
         return value
@@ -56,6 +71,7 @@ def apply_pause(turn: Turn, _event: Pause) -> Outcome | None:
     work = turn.pending_work()
     work["held"], work["steps"] = work["held"] + work["steps"], []
     turn.keep_work()
+    statuses.tell(turn, "PAUSED")
     return APPLIED
 
 
@@ -68,6 +84,7 @@ def apply_resume(turn: Turn, _event: Resume) -> Outcome | None:
     header.status = WorkflowStatus.RUNNING
     restart_clock(turn)
     take_held(turn)
+    statuses.tell(turn, "RESUMED")
     return APPLIED
 
 
@@ -124,4 +141,5 @@ def _rename_end(turn: Turn, event: Terminate) -> Outcome:
     turn.header.status = WorkflowStatus.TERMINATED
     turn.header.reason = event.reason or turn.header.reason
     turn.changed = turn.payload_changed = turn.ended = True
+    statuses.tell(turn, "TERMINATED")
     return APPLIED

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from typing import Any
 
-from . import again, attempts, commands, ending, results, revival, runs, settle, signals
+from . import again, attempts, closing, commands, ending, results, revival, runs, settle, signals, statuses
 from .decision import Decision, MessageKind, Outcome
 from .events import (
     ChildEnded,
@@ -162,6 +162,16 @@ def decide(plan: Plan, view: View, events: Sequence[Event], *, rows_max: int = R
             ending.complete(turn, completion)
         if agenda:
             _leave(turn)
+        while turn.notices:
+            told = closing.publications(turn)
+            if turn.lacking:
+                needs = turn.take_wanted()
+                turn.learn(needs, (yield needs))
+                continue
+            turn.published.extend(told)
+            turn.notices.clear()
+    if turn.plan.status_queue is not None:
+        statuses.finalize(turn, view.header)
     decision = turn.decision()
     decision.outcomes = outcomes
     return decision
@@ -171,6 +181,7 @@ def _look_ahead(turn: Turn) -> None:
     """Have the steps behind the first one note what they lack, so that it is asked together."""
     for step in islice(turn.agenda, 1, _LOOK_AHEAD):
         _PREPARE[step[0]](turn, step)
+    turn.unresolved.clear()
 
 
 def _at_rest(turn: Turn) -> bool:

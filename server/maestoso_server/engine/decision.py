@@ -85,6 +85,27 @@ class Message:
 
 
 @dataclass(slots=True)
+class Publication:
+    """An event for the outbox (`store/outbox.py`), written by the commit that it tells of."""
+
+    queue: str
+    """`<provider>:<rest>` (`engine/sinks.py`)."""
+    message_id: str
+    """The same for the same event: a consumer may see one twice."""
+    body: Json
+
+
+@dataclass(slots=True)
+class CacheWrite:
+    """An output that tasks of the same name and key may use until `expires_ms`."""
+
+    name: str
+    key: str
+    output: Json
+    expires_ms: int
+
+
+@dataclass(slots=True)
 class Decision:
     """The new header, only the rows that changed, and everything that must follow.
 
@@ -123,5 +144,7 @@ class Decision:
     """`seq` -> a script that was slow. After the commit its value comes as a `Result` of that row:
     COMPLETED with output `{"result": value}`, FAILED (may be tried again) or
     FAILED_WITH_TERMINAL_ERROR with the reason. Lost with the process, it is asked for again."""
+    published: list[Publication] = field(default_factory=list)
+    cached: list[CacheWrite] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     """One per event, in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..payload import EMPTY, Json
-from . import failure, messages, reasons
+from . import failure, messages, reasons, statuses
 from .decision import MessageKind
 from .limits import PAYLOAD_MAX_BYTES
 from .needs import ChildAnswer, FailedRows, OpenRows
@@ -26,6 +26,7 @@ _COMPLETED = int(TaskStatus.COMPLETED)
 def prepare_output(turn: Turn) -> Json:
     """The output by Conductor's rule: `outputParameters`, else the last row's output (K7)."""
     plan = turn.plan
+    turn.unresolved.clear()
     if plan.output is not None:
         return Json.of(turn.evaluate(plan.output, (), plan.output_whole))
     last = turn.header.last_task
@@ -38,7 +39,23 @@ def prepare_completion(turn: Turn) -> tuple[str | None, Json | None]:
     fails comes later: by then its status is another one."""
     if turn.header.permissive_failed:
         return _permissive_reason(turn), None
-    return None, prepare_output(turn)
+    output = prepare_output(turn)
+    return output_fault(turn, output), output
+
+
+def output_fault(turn: Turn, output: Json) -> str | None:
+    """Why a workflow that has come to its end must not complete with this output, which has just been
+    put together."""
+    plan = turn.plan
+    if turn.lacking:
+        return None
+    if plan.strict and turn.unresolved:
+        return reasons.unresolved(turn.unresolved[0], "outputParameters")
+    if plan.output_schema is not None:
+        faults = plan.output_schema.faults(output.value, "output")
+        if faults:
+            return reasons.breaks_schema("workflow output", "outputSchema", faults)
+    return None
 
 
 def _permissive_reason(turn: Turn) -> str:
@@ -60,19 +77,27 @@ def complete(turn: Turn, prepared: tuple[str | None, Json | None]) -> None:
     end(turn, WorkflowStatus.COMPLETED, None if turn.plan.first else reasons.NO_TASKS, output)
 
 
-def prepare_end(turn: Turn, step: Step) -> tuple[Json, ChildAnswer | None] | None:
-    """(the output, the failure workflow to start). `workflow.status` in an output is the final one
-    already. None where the workflow has ended."""
+_Ending = tuple[WorkflowStatus, str | None, Json, ChildAnswer | None]
+
+
+def prepare_end(turn: Turn, step: Step) -> _Ending | None:
+    """(how it ends and why, the output, the failure workflow to start). `workflow.status` in an output
+    is the final one already. None where the workflow has ended."""
     header = turn.header
     _, status, reason, by = step
     if header.status >= WorkflowStatus.COMPLETED:
         return None
     before = header.status, header.reason
+    turn.unresolved.clear()
     header.status, header.reason = WorkflowStatus(status), reasons.short(reason)
     try:
         output = _terminal_output(turn, by) or prepare_output(turn)
-        failed = status != WorkflowStatus.COMPLETED
-        return output, failure.prepare(turn) if failed else None
+        if status == WorkflowStatus.COMPLETED:
+            fault = output_fault(turn, output)
+            if fault is None:
+                return header.status, reason, output, None
+            header.status, reason = WorkflowStatus.FAILED, fault
+        return header.status, reason, output, failure.prepare(turn)
     finally:
         header.status, header.reason = before
 
@@ -85,14 +110,14 @@ def _terminal_output(turn: Turn, seq: int) -> Json | None:
     return row.output or EMPTY
 
 
-def act_end(turn: Turn, step: Step, found: tuple[Json, ChildAnswer | None] | None) -> None:
+def act_end(turn: Turn, step: Step, found: _Ending | None) -> None:
     if found is None:
         return
-    _, status, reason, by = step
-    output, after = found
+    status, reason, output, after = found
+    by = step[3]
     if len(output.raw) > PAYLOAD_MAX_BYTES:
         output = EMPTY
-    end(turn, WorkflowStatus(status), reason, output, by if status != WorkflowStatus.COMPLETED else 0)
+    end(turn, status, reason, output, by if status != WorkflowStatus.COMPLETED else 0)
     if after is not None:
         failure.start(turn, after)
 
@@ -114,6 +139,7 @@ def end(
     header.failed_task = failed_task
     header.ended_ms = turn.now_ms
     turn.changed = turn.payload_changed = turn.ended = True
+    statuses.tell(turn, status.name)
     if turn.plan.timeout_s:
         turn.deadlines[0] = 0
     if header.parent_id and not by_parent:

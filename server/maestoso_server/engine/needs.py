@@ -143,6 +143,15 @@ class Demand:
     queues: tuple[str, ...]
 
 
+@dataclass(slots=True, frozen=True)
+class CachedOutput:
+    """What a task of this name and cache key has put out, still fresh at `now_ms`. Answer: `Json | None`."""
+
+    name: str
+    key: str
+    now_ms: int
+
+
 Need = (
     Rows
     | ScopeRows
@@ -157,4 +166,5 @@ Need = (
     | TaskDefinition
     | ParkedSignals
     | Demand
+    | CachedOutput
 )

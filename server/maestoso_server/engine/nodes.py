@@ -11,9 +11,12 @@ from ..definitions.models import (
     effective_task_definition,
 )
 from ..payload import Json
+from .cache import Cache, cache_of
+from .changes import Change, compile_changes
 from .conditions import Condition
 from .expressions import MISSING, Template, compile_template, resolve
 from .policy import Policy
+from .state import TaskStatus
 
 # What the engine does with a node. Plain numbers: they are compared at every step.
 WORKER = 0
@@ -35,6 +38,7 @@ EXCLUSIVE_JOIN = 15
 DECISION = 16
 LAMBDA = 17
 JQ = 18
+EVENT = 19
 
 KINDS = {
     "SWITCH": SWITCH,
@@ -56,9 +60,10 @@ KINDS = {
     "HUMAN": HUMAN,
     "START_WORKFLOW": START_WORKFLOW,
     "DYNAMIC": DYNAMIC,
+    "EVENT": EVENT,
 }
 
-SYSTEM_TYPES = frozenset({"HTTP", "EVENT", "KAFKA_PUBLISH", "JDBC"})
+SYSTEM_TYPES = frozenset({"HTTP", "KAFKA_PUBLISH", "JDBC"})
 """Queue-driven work that the server does itself; no domain applies to it."""
 
 _BY_NAME = frozenset(
@@ -92,7 +97,9 @@ class Node:
 
     __slots__ = (
         "branches",
+        "cache",
         "cases",
+        "changes",
         "climb",
         "closes",
         "condition",
@@ -122,6 +129,7 @@ class Node:
         "successor",
         "task",
         "type",
+        "watched",
     )
 
     def __init__(self, task: WorkflowTask, parent: Node | None, loops: tuple[str, ...]) -> None:
@@ -140,11 +148,20 @@ class Node:
         self.start_delay_s = max(task.start_delay, 0)
         definition = effective_task_definition(task)
         self.policy = policy_of(self.kind, task, definition)
-        self.input, self.fallbacks = input_template(task.input_parameters, definition, self.kind)
+        self.input, self.fallbacks = input_template(_parameters(task, self.kind), definition, self.kind)
         self.constant: Json | None = None
         """The input where nothing in it is resolved: shared by all rows."""
-        if self.input.constant and self.fallbacks is None:
+        if self.input.constant and self.fallbacks is None and self.policy.input_schema is None:
             self.constant = Json.of(resolve(self.input, _nothing))
+        self.cache: Cache | None = cache_of(task) if self.kind == WORKER else None
+        self.changes: dict[TaskStatus, tuple[Change, ...]] | None = compile_changes(task.on_state_change)
+        self.watched = (
+            self.kind == DYNAMIC
+            or self.policy.output_schema is not None
+            or self.cache is not None
+            or self.changes is not None
+        )
+        """Something follows from its rows' births and ends beyond the flow (`closing`)."""
         self.inputs_whole: frozenset[str] = frozenset()
         """Loops whose whole output the input reads, not just its counters."""
         self.reads_task_id = self.input.reads_task_id and self.kind not in _WITHOUT_TASK_ID
@@ -226,6 +243,13 @@ def input_template(
         key: compile_template(value) for key, value in defaults.items() if parameters.get(key) is not None
     }
     return compile_template(merged), fallbacks or None
+
+
+def _parameters(task: WorkflowTask, kind: int) -> dict[str, Any]:
+    """What is resolved as the input; an EVENT's sink with it, once (B6)."""
+    if kind != EVENT:
+        return task.input_parameters
+    return {**task.input_parameters, "sink": task.sink, "asyncComplete": task.async_complete}
 
 
 def _nothing(_root: str, _attribute: str | None) -> Any:

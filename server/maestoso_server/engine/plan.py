@@ -14,6 +14,7 @@ from ..definitions.models import (
     WorkflowTask,
     WorkflowTimeoutPolicy,
 )
+from ..definitions.schemas import compile_schema
 from .conditions import Condition
 from .expressions import Template, compile_template
 from .nodes import (
@@ -28,6 +29,7 @@ from .nodes import (
     Node,
     SubWorkflow,
 )
+from .statuses import status_queue
 
 LOOP_COUNTERS = frozenset({"iteration", "loopIndex", "loopItem"})
 """Keys of a running loop's output that are kept in its row; the turns are read from their rows."""
@@ -40,12 +42,16 @@ class Plan:
         "definition",
         "environment",
         "first",
+        "input_schema",
         "input_template",
         "name",
         "nodes",
         "output",
+        "output_schema",
         "output_whole",
         "restartable",
+        "status_queue",
+        "strict",
         "timeout_s",
         "variables",
         "version",
@@ -64,6 +70,12 @@ class Plan:
         self.timeout_s = max(definition.timeout_seconds, 0) if ends else 0
         """0 where the clock is off or only alerts."""
         self.output = compile_template(definition.output_parameters) if definition.output_parameters else None
+        enforced = definition.enforce_schema
+        self.input_schema = compile_schema(definition.input_schema) if enforced else None
+        self.output_schema = compile_schema(definition.output_schema) if enforced else None
+        self.strict = definition.on_missing == "error"
+        """An expression that finds nothing fails its task, or the workflow whose output it is in."""
+        self.status_queue = status_queue(definition)
         self.nodes: dict[str, Node] = {}
         self.first: Node | None = None
         self.output_whole: frozenset[str] = frozenset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..definitions.models import TaskDefinition, TaskTimeoutPolicy
+from ..definitions.schemas import compile_schema
 
 RETRY = 0
 TIME_OUT_WF = 1
@@ -21,7 +22,9 @@ class Policy:
 
     __slots__ = (
         "definition",
+        "input_schema",
         "limit",
+        "output_schema",
         "poll_s",
         "redeliver_on_loss",
         "response_s",
@@ -45,6 +48,9 @@ class Policy:
         self.response_s = 0 if is_operator else max(definition.response_timeout_seconds, 0)
         self.limit = max(definition.concurrent_exec_limit or 0, 0)
         asked = definition.redeliver_on_loss
+        enforced = definition.enforce_schema
+        self.input_schema = compile_schema(definition.input_schema) if enforced else None
+        self.output_schema = compile_schema(definition.output_schema) if enforced else None
         self.redeliver_on_loss = is_system if asked is None else asked
         self.row_clock = bool(self.total_s or (self.timeout_s if is_operator else self.poll_s))
         """Its rows have a row in `deadline` from birth."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .state import TaskStatus, WorkflowStatus
 
 REASON_MAX = 500
@@ -84,6 +86,17 @@ def task_too_large(size: int, task: str, workflow: str, limit: int) -> str:
         f"The payload size: {size} of task: {task} in workflow: {workflow}  "
         f"is greater than the permissible limit: {limit} bytes"
     )
+
+
+def breaks_schema(what: str, schema: str, faults: Sequence[tuple[str, str]]) -> str:
+    """`faults` are (path, message), at least one."""
+    path, message = faults[0]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"The {what} does not match the {schema}: {path}: {message}{more}"
+
+
+def unresolved(expression: str, place: str) -> str:
+    return f"{expression} in {place} finds nothing, and the definition has onMissing: error"
 
 
 def variables_too_large(size: int, workflow: str, limit_kb: int) -> str:

@@ -10,7 +10,7 @@ from . import reasons
 from .attempts import begin
 from .decision import APPLIED, Outcome
 from .events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
-from .nodes import DYNAMIC, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
+from .nodes import DYNAMIC, EVENT, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
 from .outcomes import stale
 from .outputs import with_member
 from .state import TaskRow, TaskStatus, WorkflowStatus
@@ -21,7 +21,7 @@ from .turn import Turn
 _COMPLETED = int(TaskStatus.COMPLETED)
 _IN_PROGRESS = TaskStatus.IN_PROGRESS
 _ENDED = int(WorkflowStatus.COMPLETED)
-_TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW})
+_TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW, EVENT})
 """Kinds whose result comes from outside. The engine decides all others itself."""
 
 _CHILD_STATUS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import reasons
+from . import closing, reasons
 from .nodes import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
 from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
@@ -138,8 +138,10 @@ def _end(turn: Turn, found: _Settling) -> None:
 def _tolerate(turn: Turn, found: _Settling) -> None:
     """An unsuccessful row that is optional or permissive."""
     if found.node.optional:
-        turn.set_status(turn.edit(found.row), TaskStatus.COMPLETED_WITH_ERRORS)
         found.row = turn.edit(found.row)
+        turn.set_status(found.row, TaskStatus.COMPLETED_WITH_ERRORS)
+        if found.node.watched:
+            closing.note(turn, found.node, found.row)
         return
     turn.header.permissive_failed += 1
     turn.set_state(turn.edit(found.row), passed=PASSED_BY)

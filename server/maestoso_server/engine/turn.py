@@ -7,12 +7,13 @@ written once however often it changed, and `decision` hands all of it back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..payload import Json
-from . import cursor
-from .decision import Decision, Message, MessageKind, QueueBirth
+from . import closing, cursor
+from .changes import Change
+from .decision import CacheWrite, Decision, Message, MessageKind, Publication, QueueBirth
 from .needs import Script
 from .nodes import Node
 from .plan import Plan
@@ -27,6 +28,8 @@ Step = tuple[Any, ...]
 _COMPLETED = int(TaskStatus.COMPLETED)
 _TERMINAL = _COMPLETED
 """The lowest terminal status."""
+UNRESOLVED_MAX = 20
+"""Expressions that found nothing and are kept with their row."""
 
 
 class Turn(Reading):
@@ -38,6 +41,7 @@ class Turn(Reading):
         "asleep",
         "births",
         "budget",
+        "cached",
         "changed",
         "consumed",
         "cursor",
@@ -47,8 +51,10 @@ class Turn(Reading):
         "guarded",
         "inserted",
         "messages",
+        "notices",
         "now_ms",
         "payload_changed",
+        "published",
         "released",
         "revived",
         "scripts",
@@ -80,6 +86,10 @@ class Turn(Reading):
         self.fragments: dict[int, Json] = {}
         self.consumed: list[int] = []
         self.scripts: dict[int, Script] = {}
+        self.published: list[Publication] = []
+        self.cached: list[CacheWrite] = []
+        self.notices: list[tuple[Node, TaskRow, Sequence[Change]]] = []
+        """Changes of status that are to be told: (node, the row as it was then, what to tell)."""
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -98,6 +108,8 @@ class Turn(Reading):
     def insert(self, row: TaskRow) -> None:
         """Add a new row; its `seq` was taken with `take_seq`."""
         seq = row.seq
+        if self.unresolved:
+            note_unresolved(self, row)
         self.rows[seq] = row
         self.inserted[seq] = row
         self.fresh[(row.reference, row.path)] = seq
@@ -136,8 +148,10 @@ class Turn(Reading):
         row.state = {**(row.state or {}), **changes}
 
     def close(self, node: Node, row: TaskRow, status: TaskStatus, reason: str | None = None) -> None:
-        """End a row of this turn together with its queue row and its clock."""
+        """End a row of this turn together with its queue row and its clock. Its output is there."""
         seq = row.seq
+        if node.watched:
+            status, reason = closing.judge(self, node, row, status, reason)
         if row.queued:
             row.queued = False
             if seq not in self.guarded and self.births.pop(seq, None) is None:
@@ -149,6 +163,8 @@ class Turn(Reading):
         self.set_status(row, status)
         if reason is not None or status == _COMPLETED:
             row.reason = short(reason)
+        if node.watched:
+            closing.note(self, node, row)
 
     def delete(self, row: TaskRow) -> None:
         """Remove a row for good (keepLastN). Only ended rows are removed."""
@@ -167,6 +183,10 @@ class Turn(Reading):
     def send(self, workflow_id: str, kind: MessageKind, body: Json, *, parked: bool = False) -> None:
         due = 0 if parked else self.now_ms
         self.messages.append(Message(workflow_id, kind, body, due, parked))
+        self.changed = True
+
+    def publish(self, publication: Publication) -> None:
+        self.published.append(publication)
         self.changed = True
 
     # --- what is left to do ------------------------------------------------------------------
@@ -255,4 +275,23 @@ class Turn(Reading):
             self.parsed_fragments,
             self.consumed,
             self.scripts,
+            self.published,
+            self.cached,
         )
+
+
+def note_unresolved(turn: Turn, row: TaskRow) -> None:
+    """Keep with a new row which of its expressions found nothing (B42)."""
+    missed = list(dict.fromkeys(turn.unresolved))[:UNRESOLVED_MAX]
+    turn.unresolved.clear()
+    row.state = {**(row.state or {}), "unresolved": missed}
+
+
+def lasting(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What stays in the record of a row that has ended or begins again: facts about its input."""
+    if state is None:
+        return None
+    return {key: state[key] for key in _LASTING if key in state} or None
+
+
+_LASTING = ("unresolved", "cache", "cached")

@@ -34,6 +34,8 @@ class Resolved:
     name: str
     version: int
     metadata_revision: int
+    judging: Plan | None = None
+    """The plan, where its schema judges the input before anything is started."""
 
 
 class Plans:
@@ -152,7 +154,8 @@ class Plans:
             document, {name: decode(task) for name, task in tasks.items()}, pinned
         )
         definition = WorkflowDefinition.model_validate(decode(raw))
-        if self.known(snapshot_id) is None:
+        plan = self.known(snapshot_id)
+        if plan is None:
             plan = compile(definition)
             await metadata.put_snapshot(
                 connection,
@@ -164,7 +167,8 @@ class Plans:
                 now_ms=self._clock.now_ms(),
             )
             self._keep(snapshot_id, plan)
-        return Resolved(snapshot_id, definition.name, definition.version, revision)
+        judging = plan if plan.input_schema is not None else None
+        return Resolved(snapshot_id, definition.name, definition.version, revision, judging)
 
     def _keep(self, snapshot_id: str, plan: Plan) -> Plan:
         self._plans[snapshot_id] = plan

@@ -14,11 +14,12 @@ from ..engine.names import shown_reference
 from ..engine.needs import Row, Rows
 from ..engine.state import Header, TaskRow, View
 from ..errors import AlreadyExists, NotFound, Reason
-from ..store import demand, lists, metadata, needs, nodes, queue, sessions
+from ..store import demand, lists, metadata, needs, nodes, outbox, queue, sessions
 from ..store.database import Connection, Database
 from . import convert, limits
 from .actions import namespace_of
 from .explain import JOINS, explain, summary
+from .masking import NOTHING, Mask, Masks
 from .namespaces import NAME
 from .security import caller
 
@@ -32,9 +33,10 @@ LEAST_UUID = "00000000-0000-0000-0000-000000000000"
 class AdminService(AdminServiceServicer):
     """For operators."""
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
+    def __init__(self, *, database: Database, clock: Clock, masks: Masks) -> None:
         self._database = database
         self._clock = clock
+        self._masks = masks
 
     # -- nodes and sessions ------------------------------------------------------------------
 
@@ -167,6 +169,48 @@ class AdminService(AdminServiceServicer):
             ),
             next_page_token=convert.page_token(page[-1].row.seq) if more else "",
         )
+
+    # -- events ------------------------------------------------------------------------------
+
+    async def ListEvents(self, request: wire.ListEventsRequest, context: Any) -> wire.ListEventsResponse:
+        size = limits.page_size(request.page_size)
+        (after,) = convert.page_position(request.page_token, (0,))
+        namespace = namespace_of(request)
+        async with self._database.acquire() as connection:
+            rows = await outbox.list_events(
+                connection,
+                namespace=namespace,
+                queue=limits.text(request.queue, "queue") or None,
+                workflow_id=limits.uuid(request.workflow_id, "workflow_id") if request.workflow_id else None,
+                unacknowledged=request.only_unacknowledged,
+                after=after,
+                limit=size + 1,
+            )
+        masks = await self._event_masks(namespace, request, rows)
+        response = wire.ListEventsResponse()
+        response.next_page_token = convert.fill_page(
+            response.events,
+            rows,
+            size=size,
+            to_message=lambda row: convert.event(
+                row, body=request.include_bodies, mask=masks.get(row.snapshot_id, NOTHING)
+            ),
+            position=lambda row: (row.id,),
+        )
+        return response
+
+    async def _event_masks(
+        self, namespace: str, request: wire.ListEventsRequest, rows: Sequence[outbox.StoredEvent]
+    ) -> dict[str, Mask]:
+        """The masks of the bodies that are sent, by snapshot. Raises PermissionDenied."""
+        if request.unmask:
+            await self._masks.of(namespace, "", request.workflow_id, unmask=True)
+            return {}
+        snapshots = {row.snapshot_id: row.workflow_id for row in rows if request.include_bodies}
+        return {
+            snapshot_id: await self._masks.of(namespace, snapshot_id, workflow_id)
+            for snapshot_id, workflow_id in snapshots.items()
+        }
 
     # -- namespaces --------------------------------------------------------------------------
 

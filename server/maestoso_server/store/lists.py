@@ -82,6 +82,7 @@ class FoundTask:
     namespace: str
     workflow_id: str
     workflow_name: str
+    snapshot_id: str
     row: TaskRow
 
 
@@ -90,12 +91,13 @@ async def get_task(conn: Connection, namespace: str, low: str, high: str, seq: i
     row = await conn.fetchrow(_GET_TASK, namespace, low, high, seq)
     if row is None:
         return None
-    return FoundTask(namespace, str(row["workflow_id"]), row["workflow_name"], task_from(row))
+    workflow_id, snapshot_id = str(row["workflow_id"]), str(row["snapshot_id"])
+    return FoundTask(namespace, workflow_id, row["workflow_name"], snapshot_id, task_from(row))
 
 
 # $1 namespace, $2 lowest and $3 highest workflow id, $4 seq
 _GET_TASK = f"""/* get task */
-SELECT {TASK_COLUMNS}, w.namespace, t.workflow_id, w.name AS workflow_name
+SELECT {TASK_COLUMNS}, w.namespace, t.workflow_id, w.name AS workflow_name, w.snapshot_id
 FROM task t JOIN workflow w ON w.id = t.workflow_id
 WHERE t.workflow_id BETWEEN $2::uuid AND $3::uuid AND t.seq = $4 AND w.namespace = $1
 ORDER BY t.workflow_id LIMIT 1"""

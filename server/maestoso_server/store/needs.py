@@ -7,6 +7,7 @@ from typing import Any
 
 from ..engine.decision import MessageKind
 from ..engine.needs import (
+    CachedOutput,
     ChildStatus,
     Demand,
     FailedRows,
@@ -217,6 +218,26 @@ async def _demand(conn: Connection, asked: Sequence[Asked], now_ms: int) -> list
     return [live[view.header.namespace].intersection(need.queues) for view, need in asked]
 
 
+async def _cached_output(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
+    records = await conn.fetch(
+        _CACHED_OUTPUT,
+        [view.header.namespace for view, _ in asked],
+        [need.name for _, need in asked],
+        [need.key for _, need in asked],
+        [need.now_ms for _, need in asked],
+    )
+    return [None if record["output"] is None else Json(record["output"]) for record in records]
+
+
+# $1 namespace, $2 task name, $3 key, $4 now in milliseconds: one of each a need
+_CACHED_OUTPUT = """/* need cached output */
+SELECT c.output FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
+  WITH ORDINALITY i(namespace, name, key, now_ms, place)
+LEFT JOIN task_cache c
+  ON c.namespace = i.namespace AND c.name = i.name AND c.key = i.key AND c.expires_ms > i.now_ms
+ORDER BY i.place"""
+
+
 _ANSWER: dict[type, Callable[[Connection, Sequence[Asked]], Awaitable[list[Any]]]] = {
     Rows: _rows,
     Row: _row,
@@ -226,6 +247,7 @@ _ANSWER: dict[type, Callable[[Connection, Sequence[Asked]], Awaitable[list[Any]]
     Fragment: _fragment,
     ChildStatus: _child_status,
     ParkedSignals: _parked_signals,
+    CachedOutput: _cached_output,
 }
 
 

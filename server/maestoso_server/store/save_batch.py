@@ -150,6 +150,8 @@ class Arrays:
             or decision.deleted
             or decision.fragments
             or item.answers
+            or decision.published
+            or decision.cached
         ):
             counted += self._add_rare(n, item)
         if item.expected_revision:
@@ -171,7 +173,22 @@ class Arrays:
         rows["applied"] += [(n, message, None) for message in sorted(gone)]
         rows["answers"] += [(n, message, outcome) for message, outcome in sorted(item.answers)]
         rows["fragments"] += [(n, seq, document.raw) for seq, document in sorted(decision.fragments.items())]
+        if decision.published or decision.cached:
+            self._add_told(n, decision)
         return len(decision.deleted) + len(gone) + len(answered)
+
+    def _add_told(self, n: int, decision: Decision) -> None:
+        """What others may read: events and outputs for the cache. Plain inserts, not counted."""
+        header, rows = decision.header, self._rows
+        at_ms = header.updated_ms
+        rows["events"] += [
+            (n, header.namespace, event.queue, event.message_id, event.body.raw, at_ms)
+            for event in decision.published
+        ]
+        rows["caches"] += [
+            (n, header.namespace, write.name, write.key, write.output.raw, write.expires_ms)
+            for write in decision.cached
+        ]
 
     def _add_births(self, n: int, item: WorkflowSave, now_ms: int) -> None:
         header = item.decision.header

@@ -49,6 +49,8 @@ TYPES = {
     "deadlines": "saved_deadline[]",
     "clears": "saved_removal[]",
     "fragments": "saved_fragment[]",
+    "events": "saved_event[]",
+    "caches": "saved_cache[]",
     "expected": "integer[]",
 }
 """Every array that a save may carry, in the order of its parameters from $3 on; empty ones are left out."""
@@ -324,6 +326,19 @@ def _rest(array: Array) -> list[str]:
         parts.append(f"""forked AS (
   INSERT INTO plan_fragment (workflow_id, seq, document)
   SELECT a.ids[i.n], i.seq, i.document {_fresh(array["fragments"])})""")
+    if "events" in array:
+        parts.append(f"""told AS (
+  INSERT INTO event (namespace, queue, message_id, body, created_ms, workflow_id)
+  SELECT i.namespace, i.queue, i.message_id, i.body, i.created_ms, a.ids[i.n] {_fresh(array["events"])})""")
+    if "caches" in array:
+        # Sorted, since others write the same keys: two saves must not wait for one another.
+        parts.append(f"""remembered AS (
+  INSERT INTO task_cache (namespace, name, key, output, expires_ms)
+  SELECT DISTINCT ON (i.namespace, i.name, i.key) i.namespace, i.name, i.key, i.output, i.expires_ms
+  {_fresh(array["caches"])}
+  ORDER BY i.namespace, i.name, i.key, i.expires_ms DESC
+  ON CONFLICT (namespace, name, key) DO UPDATE
+  SET output = excluded.output, expires_ms = excluded.expires_ms)""")
     return parts
 
 

@@ -12,6 +12,7 @@ from ..needs import Child, ChildAnswer
 from ..nodes import Node
 from ..state import Path, TaskRow, TaskStatus
 from ..turn import Turn
+from .births import BadInput, input_fault
 from .finishing import Unusable, finish
 
 
@@ -26,7 +27,7 @@ def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
         definition = turn.evaluate(sub.definition, path)
     given = turn.resolve(node, path, turn.header.next_seq)
     named = isinstance(definition, dict)
-    return Json.of(
+    value = Json.of(
         {
             "subWorkflowName": definition.get("name") if named else params["name"],
             "subWorkflowVersion": None if named else params["version"],
@@ -38,6 +39,10 @@ def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
             "workflowInput": given,
         }
     )
+    fault = input_fault(turn, node, value, node.policy)
+    if fault is not None:
+        raise BadInput(fault, value)
+    return value
 
 
 def prepare_run(turn: Turn, node: Node, row: TaskRow) -> ChildAnswer | None:

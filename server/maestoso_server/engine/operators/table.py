@@ -10,6 +10,7 @@ from ..nodes import (
     DECISION,
     DYNAMIC,
     DYNAMIC_FORK,
+    EVENT,
     FORK,
     HUMAN,
     INLINE,
@@ -28,7 +29,19 @@ from ..nodes import (
 )
 from ..state import Path, TaskRow
 from ..turn import Turn
-from . import branching, children, dynamic, dynamic_fork, forks, loops, scripts, simple, waits, worker
+from . import (
+    branching,
+    children,
+    dynamic,
+    dynamic_fork,
+    forks,
+    loops,
+    publishing,
+    scripts,
+    simple,
+    waits,
+    worker,
+)
 from .births import birth_later, birth_now, prepare_input, prepare_nothing
 
 Prepare = Callable[[Turn, Node, Path, int], Any]
@@ -54,6 +67,7 @@ BIRTHS: dict[int, tuple[Prepare, Birth]] = {
     NOOP: (prepare_nothing, birth_later),
     WAIT: (prepare_input, birth_later),
     HUMAN: (prepare_input, birth_later),
+    EVENT: (prepare_input, birth_later),
 }
 """How a node gets its first row. The joins have a birth of their own (`joins`)."""
 
@@ -72,6 +86,7 @@ RUNS: dict[int, tuple[PrepareRun, Run]] = {
     NOOP: (simple.prepare_nothing, simple.run_noop),
     WAIT: (waits.prepare_run, waits.run),
     HUMAN: (waits.prepare_run, waits.run),
+    EVENT: (simple.prepare_nothing, publishing.run),
 }
 """What an open row of the engine's own does when it runs."""
 

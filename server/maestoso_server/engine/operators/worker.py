@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from ...payload import Json
+from .. import closing
+from ..cache import Cache, key_of
 from ..decision import QueueBirth
 from ..domains import domain_of
+from ..expressions import resolve
+from ..needs import CachedOutput
 from ..nodes import Node
 from ..policy import Policy
 from ..state import Path, TaskRow, TaskStatus
+from ..steps import BY_POLICY, SETTLE
 from ..turn import Turn
 from .births import resolved
 
@@ -17,15 +22,28 @@ _SCHEDULED = TaskStatus.SCHEDULED
 
 
 def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> Any:
-    """(input, domain)"""
+    """(input, domain), and for a node with a cache (its key, the output found under it)"""
     value = node.constant or resolved(turn, node, path)
-    return value, domain_of(turn, node.row_type) if turn.header.task_to_domain is not None else ""
+    domain = domain_of(turn, node.row_type) if turn.header.task_to_domain is not None else ""
+    return (value, domain) if node.cache is None else (value, domain, *_look_up(turn, node, node.cache, path))
 
 
-def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, str]) -> None:
+def _look_up(turn: Turn, node: Node, cache: Cache, path: Path) -> tuple[str | None, Json | None]:
+    """No key where an expression in it finds nothing: strangers would share one."""
+    missed: list[str] = []
+    key = key_of(resolve(cache.key, turn.lookup(path), missed))
+    if missed or turn.lacking:
+        return None, None
+    for write in reversed(turn.cached):  # put out in this very decision
+        if (write.name, write.key) == (node.name, key):
+            return key, write.output
+    return key, turn.ask(CachedOutput(node.name, key, turn.now_ms))
+
+
+def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Any, ...]) -> None:
     now = turn.now_ms
     header = turn.header
-    value, domain = prepared
+    value, domain = prepared[0], prepared[1]
     seq = header.next_seq
     header.next_seq = seq + 1
     row = TaskRow(
@@ -46,7 +64,23 @@ def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, 
     row.domain = domain
     row.callback_after_s = node.start_delay_s
     turn.insert(row)
+    if node.watched:
+        if len(prepared) > 2 and prepared[2] is not None:
+            turn.set_state(row, cache=prepared[2])
+            if prepared[3] is not None:
+                _use(turn, node, row, prepared[3])
+                return
+        closing.born(turn, node, row)
     enqueue(turn, row, node.policy, now + node.start_delay_s * 1000)
+
+
+def _use(turn: Turn, node: Node, row: TaskRow, output: Json) -> None:
+    """Complete a row at once with an output from the cache: no worker sees it."""
+    row.output = output
+    row.callback_after_s = 0
+    turn.set_state(row, cached=True)
+    turn.close(node, row, TaskStatus.COMPLETED)
+    turn.later((SETTLE, row.seq, BY_POLICY))
 
 
 def enqueue(turn: Turn, row: TaskRow, policy: Policy, due_ms: int) -> None:

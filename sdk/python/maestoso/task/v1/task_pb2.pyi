@@ -136,6 +136,8 @@ class Task(google.protobuf.message.Message):
     CHILD_WORKFLOW_ID_FIELD_NUMBER: builtins.int
     RETRIED_TASK_ID_FIELD_NUMBER: builtins.int
     GENERATION_FIELD_NUMBER: builtins.int
+    UNRESOLVED_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
     task_id: builtins.str
     """The task's id: a UUID, unique over all workflows."""
     workflow_id: builtins.str
@@ -168,6 +170,8 @@ class Task(google.protobuf.message.Message):
     """The attempt that this one repeats; empty for a first attempt."""
     generation: builtins.int
     """Which run of the workflow it belongs to: restart and rerun raise it, from 1."""
+    cached: builtins.bool
+    """True: it was completed with the output that an earlier task left under its `cacheConfig` key."""
     @property
     def iteration(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Iteration of each enclosing DO_WHILE, outermost first, from 1; empty outside loops."""
@@ -183,6 +187,10 @@ class Task(google.protobuf.message.Message):
     @property
     def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it ended; absent before."""
+
+    @property
+    def unresolved(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Expressions of its input whose path found nothing, as the definition writes them; at most 20."""
 
     def __init__(
         self,
@@ -207,9 +215,11 @@ class Task(google.protobuf.message.Message):
         child_workflow_id: builtins.str = ...,
         retried_task_id: builtins.str = ...,
         generation: builtins.int = ...,
+        unresolved: collections.abc.Iterable[builtins.str] | None = ...,
+        cached: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "schedule_time", b"schedule_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "child_workflow_id", b"child_workflow_id", "domain", b"domain", "end_time", b"end_time", "generation", b"generation", "input", b"input", "iteration", b"iteration", "name", b"name", "output", b"output", "reason", b"reason", "reference", b"reference", "retried_task_id", b"retried_task_id", "schedule_time", b"schedule_time", "seq", b"seq", "start_time", b"start_time", "status", b"status", "task_id", b"task_id", "task_type", b"task_type", "worker_id", b"worker_id", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "cached", b"cached", "child_workflow_id", b"child_workflow_id", "domain", b"domain", "end_time", b"end_time", "generation", b"generation", "input", b"input", "iteration", b"iteration", "name", b"name", "output", b"output", "reason", b"reason", "reference", b"reference", "retried_task_id", b"retried_task_id", "schedule_time", b"schedule_time", "seq", b"seq", "start_time", b"start_time", "status", b"status", "task_id", b"task_id", "task_type", b"task_type", "unresolved", b"unresolved", "worker_id", b"worker_id", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___Task = Task
 
