@@ -8,7 +8,7 @@ from . import reasons
 from .nodes import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
 from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, END, SETTLE, TIME_OUT_WORKFLOW, TURN
+from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, END, SETTLE, TIME_OUT_WORKFLOW, TURN, UNREACHED
 
 if TYPE_CHECKING:
     from .turn import Step, Turn
@@ -119,6 +119,8 @@ def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
         _tolerate(turn, found)
     for joining in found.joins:
         count(turn, joining, row)
+    if node.guards:
+        turn.later((UNREACHED, row.seq))
     if not passed:
         _move_on(turn, found)
     elif node.loops:
