@@ -203,7 +203,7 @@ async def test_a_process_that_was_killed_is_replaced_and_costs_no_script_its_ans
     evaluators: Evaluators,
 ) -> None:
     assert await value_of(evaluators, "javascript", "1") == 1
-    process = evaluators._seats[0]._process
+    process = evaluators._native.seats[0]._process
     assert process is not None
     os.kill(process.pid, 9)
     assert await value_of(evaluators, "javascript", "2") == 2

@@ -13,6 +13,7 @@ from typing import Any
 from ..json_text import Path
 from .durations import parse_duration_ms, parse_moment_ms
 from .models import TaskDefinition, WorkflowTask
+from .names import why_unusable
 from .report import Report, ScriptText
 from .task_types import ELSEWHERE, EVALUATORS, KNOWN, OPERATORS
 
@@ -23,6 +24,8 @@ class Scope:
 
     references: Mapping[str, WorkflowTask]
     task_definitions: Mapping[str, TaskDefinition]
+    evaluators: frozenset[str] = EVALUATORS
+    """Those that this server has."""
 
     @property
     def has_dynamic_fork(self) -> bool:
@@ -48,6 +51,12 @@ class Judge:
             self.broken("name", "WorkflowTask name cannot be empty or null")
         if not self.node.task_reference_name:
             self.broken("taskReferenceName", "WorkflowTask taskReferenceName name cannot be empty or null")
+        for field, name in (
+            ("name", self.node.name),
+            ("taskReferenceName", self.node.task_reference_name),
+            ("type", self.node.type),
+        ):
+            self.named(field, name)
         if self.node.start_delay < 0:
             self.broken("startDelay", "must be greater than or equal to 0")
         self._type()
@@ -55,6 +64,12 @@ class Judge:
         rule = _RULES.get(self.node.type)
         if rule is not None:
             rule(self)
+
+    def named(self, field: str, name: str) -> None:
+        """A fault where a text cannot be a name."""
+        reason = why_unusable(name)
+        if reason is not None:
+            self.broken(field, reason)
 
     def broken(self, field: str, message: str) -> None:
         """A fault: the node cannot work, or a rule of ours without exception."""
@@ -120,14 +135,16 @@ def _switch(judge: Judge) -> None:
     node = judge.node
     if not node.evaluator_type:
         judge.missing("evaluatorType")
-    elif node.evaluator_type not in EVALUATORS:
-        judge.broken("evaluatorType", f"No evaluator registered for type: {node.evaluator_type}{_offered()}")
+    elif node.evaluator_type not in judge.scope.evaluators:
+        offered = _offered(judge, node.evaluator_type)
+        judge.broken("evaluatorType", f"No evaluator registered for type: {node.evaluator_type}{offered}")
     if node.expression is None:
         judge.missing("expression")
     _cases(judge)
-    if node.evaluator_type in ("javascript", "graaljs"):
+    language = _LANGUAGES.get(node.evaluator_type or "")
+    if language is not None:
         refusal = f"Expression is not well formatted: {{}}, taskType: SWITCH taskName {node.name}"
-        judge.script("expression", "javascript", node.expression, refusal, fatal=judge.looked_at)
+        judge.script("expression", language, node.expression, refusal, fatal=judge.looked_at)
 
 
 def _decision(judge: Judge) -> None:
@@ -227,16 +244,27 @@ def _loop(judge: Judge) -> None:
     keep = node.input_parameters.get("keepLastN")
     if keep is not None and not isinstance(keep, str) and (type(keep) is not int or keep < 1):
         judge.broken("inputParameters.keepLastN", f"keepLastN must be a whole number above 0, not {keep}")
+    if node.evaluator_type == "python" and "python" not in judge.scope.evaluators:
+        text = f"No evaluator registered for type: python{_offered(judge, 'python')}"
+        judge.broken("evaluatorType", text)
+        return
+    language = _LANGUAGES.get(node.evaluator_type or "javascript", "javascript")
+    if node.evaluator_type and node.evaluator_type not in _LANGUAGES:
+        text = f"a loop's condition is a script: {node.evaluator_type} is ignored, it is read as JavaScript"
+        judge.doubtful("evaluatorType", text)
     refusal = f"Unable to evaluate condition {node.loop_condition}: {{}}"
-    judge.script("loopCondition", "javascript", node.loop_condition, refusal)
+    judge.script("loopCondition", language, node.loop_condition, refusal)
 
 
 def _sub_workflow(judge: Judge) -> None:
     params = judge.node.sub_workflow_param
     if params is None:
         judge.missing("subWorkflowParam")
-    elif not params.name and params.workflow_definition is None:
+        return
+    if not params.name and params.workflow_definition is None:
         judge.missing("subWorkflowParam.name")
+    if params.name and "${" not in params.name:
+        judge.named("subWorkflowParam.name", params.name)
 
 
 def _http(judge: Judge) -> None:
@@ -301,13 +329,12 @@ def _inline(judge: Judge) -> None:
         judge.doubtful("inputParameters.expression", "without an expression the task always fails")
     if isinstance(evaluator, str) and "${" in evaluator:
         return
-    if evaluator not in EVALUATORS:
-        judge.broken(
-            "inputParameters.evaluatorType", f"Unknown evaluator '{evaluator}' in INLINE task.{_offered()}"
-        )
+    if not isinstance(evaluator, str) or evaluator not in judge.scope.evaluators:
+        text = f"Unknown evaluator '{evaluator}' in INLINE task.{_offered(judge, evaluator)}"
+        judge.broken("inputParameters.evaluatorType", text)
     elif evaluator != "value-param":
         refusal = f"Expression is not well formatted: {{}}, taskType: INLINE taskName {judge.node.name}"
-        judge.script("inputParameters.expression", "javascript", inputs.get("expression"), refusal)
+        judge.script("inputParameters.expression", _LANGUAGES[evaluator], inputs.get("expression"), refusal)
 
 
 def _lambda(judge: Judge) -> None:
@@ -323,9 +350,13 @@ def _start_workflow(judge: Judge) -> None:
         judge.doubtful("inputParameters.startWorkflow", "without startWorkflow the task always fails")
 
 
-def _offered() -> str:
-    return f" This server has {', '.join(sorted(EVALUATORS))}"
+def _offered(judge: Judge, asked: Any) -> str:
+    has = f" This server has {', '.join(sorted(judge.scope.evaluators))}"
+    return f"{has}; python needs its extra: maestoso[server,python]" if asked == "python" else has
 
+
+_LANGUAGES = {"javascript": "javascript", "graaljs": "javascript", "python": "python"}
+"""The language of each evaluator that runs scripts."""
 
 _RULES: dict[str, Callable[[Judge], None]] = {
     "EVENT": _event,

@@ -66,5 +66,5 @@ NEVER_RETRIED = frozenset(
 )
 STARTED_AT_ONCE = OPERATORS - {"SUB_WORKFLOW", "START_WORKFLOW", "DYNAMIC"}
 """Types that ignore `startDelay`, as with Conductor."""
-EVALUATORS = frozenset({"value-param", "javascript", "graaljs"})
-"""What an `evaluatorType` may be."""
+EVALUATORS = frozenset({"value-param", "javascript", "graaljs", "python"})
+"""What an `evaluatorType` may be; `python` only where the server has its evaluator."""

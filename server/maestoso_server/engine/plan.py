@@ -192,7 +192,9 @@ def _contain(nodes: dict[str, Node], node: Node) -> list[Node | None]:
     elif node.kind == LOOP:
         node.branches = [_chain(nodes, task.loop_over, node, (*node.loops, node.reference))]
         if task.loop_condition:
-            node.condition = Condition(task.loop_condition, node.reference, _body(task.loop_over))
+            language = "python" if task.evaluator_type == "python" else "javascript"
+            body = _body(task.loop_over)
+            node.condition = Condition(task.loop_condition, node.reference, body, language)
         listed = task.items if task.items and task.items.strip() else task.input_parameters.get("_items")
         if listed is not None and listed != "":
             node.items = compile_template(listed)

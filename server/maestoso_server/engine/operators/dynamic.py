@@ -11,7 +11,7 @@ from ..nodes import Node
 from ..rows import add_row
 from ..state import Path, TaskStatus
 from ..turn import Turn
-from .finishing import Unusable
+from .finishing import Unusable, check_name
 from .worker import enqueue
 
 
@@ -27,7 +27,7 @@ def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str,
             "Cannot map a dynamic task based on the parameter and input. "
             f"Parameter= {parameter}, input= {str(value)[:200]}"
         )
-    definition = turn.ask(TaskDefinition(name))
+    definition = turn.ask(TaskDefinition(check_name(name, f"The task name that {parameter} gives")))
     return Json.of(value), name, definition, domain_of(turn, name)
 
 

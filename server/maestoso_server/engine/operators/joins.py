@@ -99,12 +99,10 @@ def _leads_to(guard: Node, row: TaskRow, head: Node | None) -> bool:
         return row.status == _COMPLETED
     output = row.output.value if row.output is not None else {}
     if guard.kind == DECISION:
-        key = (output.get("caseOutput") or [None])[0]
-        chosen = guard.cases.get(key) or guard.default
-    else:
-        key = output.get("selectedCase")
-        chosen = guard.cases.get(key, guard.default)
-    return key is not None and head is not None and chosen is head
+        (key,) = output.get("caseOutput") or [None]
+        return head is not None and key is not None and head is (guard.cases.get(key) or guard.default)
+    key = output.get("selectedCase")
+    return head is not None and key is not None and head is guard.cases.get(key, guard.default)
 
 
 def prepare_unreached(turn: Turn, step: Step) -> list[tuple[TaskRow, int]]:
