@@ -23,6 +23,7 @@ class Scope:
     """The definition that a node is part of, as far as its nodes must know it."""
 
     references: Mapping[str, WorkflowTask]
+    places: Mapping[str, Path]
     task_definitions: Mapping[str, TaskDefinition]
     evaluators: frozenset[str] = EVALUATORS
     """Those that this server has."""
@@ -213,6 +214,48 @@ def _join(judge: Judge) -> None:
             judge.report.warn(path, f"{text}, unless a dynamic fork makes one")
         else:
             judge.report.fault(path, f"{text}, so the join would wait for ever")
+    for index, reference in enumerate(judge.node.join_on):
+        _joined(judge, reference, (*judge.path, "joinOn", index))
+
+
+def _joined(judge: Judge, reference: str, path: Path) -> None:
+    """What a join waits for must be able to end before it, in the same turn of the same loops."""
+    place = judge.scope.places.get(reference)
+    if place is None:
+        return
+    if _ends_later(judge, place):
+        judge.report.fault(path, f"{reference} ends only after this join, so it would wait for ever")
+        return
+    theirs, ours = _bodies(place), _bodies(judge.path)
+    if theirs[: len(ours)] != ours:
+        text = f"{reference} is outside the loop that this join is in, so the join does not wait for it"
+        judge.report.warn(path, text)
+    elif len(theirs) > len(ours):
+        text = (
+            f"{reference} is inside a loop: the join waits for the loop, and joins no output of {reference}"
+        )
+        judge.report.warn(path, text)
+
+
+def _ends_later(judge: Judge, place: Path) -> bool:
+    """Whether the task at a place is the judged one, a loop around it, or comes after it in a chain."""
+    ours = judge.path
+    at = next((i for i, (a, b) in enumerate(zip(place, ours, strict=False)) if a != b), None)
+    if at is None:  # the same, or one lies inside the other
+        return place == ours or ours[len(place) : len(place) + 1] == ("loopOver",)
+    mine, other = ours[at], place[at]
+    between_branches = _is_field(ours, at - 1, "forkTasks")
+    return isinstance(mine, int) and isinstance(other, int) and other > mine and not between_branches
+
+
+def _bodies(path: Path) -> list[Path]:
+    """The bodies of loops that a place is in, outermost first."""
+    return [path[: at + 1] for at in range(len(path)) if _is_field(path, at, "loopOver")]
+
+
+def _is_field(path: Path, at: int, field: str) -> bool:
+    """Whether that step is a node's field, and not a case that is called so."""
+    return at > 0 and path[at] == field and path[at - 1] != "decisionCases"
 
 
 def _exclusive_join(judge: Judge) -> None:

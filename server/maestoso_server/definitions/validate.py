@@ -75,7 +75,8 @@ def judge_workflow(
         )
     _judge_failure_workflow(definition, (*path, "failureWorkflow"), report)
     _judge_parts(definition, path, report)
-    scope = Scope(_references(definition, path, report), task_definitions or {}, evaluators)
+    references, places = _references(definition, path, report)
+    scope = Scope(references, places, task_definitions or {}, evaluators)
     _Tree(definition, scope, report, path, inline).judge()
 
 
@@ -145,9 +146,12 @@ def _judge_failure_workflow(definition: WorkflowDefinition, path: Path, report: 
         report.fault(path, f"{name} has too few parts: write $workflow.input.KEY")
 
 
-def _references(definition: WorkflowDefinition, path: Path, report: Report) -> dict[str, WorkflowTask]:
-    """The nodes by reference name; duplicates and impossible names are faults."""
+def _references(
+    definition: WorkflowDefinition, path: Path, report: Report
+) -> tuple[dict[str, WorkflowTask], dict[str, Path]]:
+    """The nodes and their places by reference name; duplicates and impossible names are faults."""
     found: dict[str, WorkflowTask] = {}
+    places: dict[str, Path] = {}
     for node, at in walk(definition.tasks, (*path, "tasks")):
         reference = node.task_reference_name
         place = (*at, "taskReferenceName")
@@ -162,7 +166,8 @@ def _references(definition: WorkflowDefinition, path: Path, report: Report) -> d
         if "__" in reference:
             report.fault(place, f"{reference} has a double underscore, which marks the turns of loops")
         found[reference] = node
-    return found
+        places[reference] = at
+    return found, places
 
 
 def walk(tasks: list[WorkflowTask], path: Path) -> Iterator[tuple[WorkflowTask, Path]]:
