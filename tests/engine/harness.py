@@ -491,7 +491,8 @@ def with_definitions(document: Any, tasks: dict[str, dict[str, Any]]) -> Any:
 
 
 def unreached(plan: Plan, join: TaskRow, rows: list[TaskRow]) -> set[str]:
-    """The tasks that a join names and that never run: an ended SWITCH around them chose otherwise."""
+    """The tasks that a join names and that never run: a SWITCH around them chose another case, which is
+    over."""
     ended = {row.reference: row for row in rows if row.path == join.path and row.status.terminal}
     ran = {row.reference for row in rows if row.path == join.path}
     found = set()
@@ -511,10 +512,23 @@ def unreached(plan: Plan, join: TaskRow, rows: list[TaskRow]) -> set[str]:
                 output = row.output.value if row.output is not None else {}
                 key = output.get("selectedCase", (output.get("caseOutput") or [None])[0])
                 chosen = switch.task.decision_cases.get(key, switch.task.default_case) if key else []
-                if node.reference not in {task.task_reference_name for task in chosen}:
+                chain = [task.task_reference_name for task in chosen]
+                if node.reference not in chain and (not chain or is_over(plan, ended, chain[-1])):
                     found.add(name)
             node = switch
     return found
+
+
+def is_over(plan: Plan, ended: dict[str, TaskRow], last: str) -> bool:
+    """Whether a chain is over that ends with this task: with it, or with the case that it chose."""
+    row, node = ended.get(last), plan.nodes[last]
+    if row is None:
+        return False
+    if not node.cases or row.output is None:
+        return True
+    key = row.output.value.get("selectedCase", (row.output.value.get("caseOutput") or [None])[0])
+    chosen = node.task.decision_cases.get(key, node.task.default_case)
+    return not chosen or is_over(plan, ended, chosen[-1].task_reference_name)
 
 
 def evaluate(need: needs.Script) -> needs.ScriptAnswer:

@@ -33,6 +33,18 @@ def test_a_task_of_a_case_that_was_not_chosen_is_not_waited_for(case: str, first
     assert world.output(workflow, "j") == {reference: {"of": reference} for reference in joined}
 
 
+@pytest.mark.parametrize("partial", [False, True])
+def test_the_case_that_was_chosen_is_waited_for_instead(partial: bool) -> None:
+    world = World(cased("a", on=("plain", "in_b")), partial=partial)
+    workflow = world.start("flow")
+    world.result(workflow, "plain")
+    for reference in ("in_a", "end_a"):
+        assert world.row(workflow, "j").status.name == "IN_PROGRESS"
+        world.result(workflow, reference)
+    assert world.row(workflow, "j").status.name == "COMPLETED"
+    assert world.output(workflow, "j") == {}
+
+
 def test_a_join_on_nothing_but_such_tasks_ends_when_the_switch_has_chosen() -> None:
     late = [simple("before"), switch("s", "b", {"a": [simple("in_a")], "b": []})]
     world = World(flow(fork("f", late, [simple("slow")]), join("j", "in_a"), simple("after")))
@@ -43,12 +55,15 @@ def test_a_join_on_nothing_but_such_tasks_ends_when_the_switch_has_chosen() -> N
 
 
 def test_a_task_behind_two_switches_is_given_up_by_whichever_turns_away() -> None:
-    for outer, inner, ends in (("x", "y", True), ("x", "a", False), ("a", "a", True)):
+    for outer, inner, ends in (("x", "y", True), ("x", "a", False), ("a", "a", True), ("x", "z", True)):
         inside = switch("inner", inner, {"a": [simple("deep")], "y": [simple("other")]})
         chosen = switch("outer", outer, {"x": [inside], "a": []})
         world = World(flow(fork("f", [chosen], [simple("plain")]), join("j", "deep", "plain")))
         workflow = world.start("flow")
         world.result(workflow, "plain")
+        if inner == "y":
+            assert not world.row(workflow, "j").status.terminal, "the case that was chosen still runs"
+            world.result(workflow, "other")
         assert world.row(workflow, "j").status.terminal is ends, (outer, inner)
 
 

@@ -109,6 +109,7 @@ class Node:
         "join_on",
         "joins",
         "kind",
+        "leaves",
         "loops",
         "name",
         "next",
@@ -170,6 +171,8 @@ class Node:
         """Those of `awaited` that lie inside the fork before this join."""
         self.guarded_by: list[Node] = []
         """The nodes whose `guards` name it, from the inside out."""
+        self.leaves: tuple[str, ...] = ()
+        """The SWITCHes and DECISIONs with `guards` whose case ends with this node, from the inside out."""
         self.guards: list[tuple[Node | None, Node]] = []
         """Of a SWITCH or DECISION: (head of a case, a task in that case that a join outside it awaits).
         Of a fork: (None, such a task in a branch, or the fork's own join); a fork that fails runs neither."""

@@ -105,11 +105,22 @@ def link(made: Iterable[Node], nodes: Mapping[str, Node]) -> None:
             _guard(node, None, node.next, first=True)
         if node.kind == FORK and node.next is not None:
             node.next.own = frozenset(ref for ref in node.next.awaited if _within(nodes[ref], node))
+    for node in made:
+        node.leaves = tuple(_leaves(node))
+
+
+def _leaves(node: Node) -> Iterator[str]:
+    at = node
+    while at.next is None and at.parent is not None and at.parent.kind in (SWITCH, DECISION):
+        at = at.parent
+        if at.guards:
+            yield at.reference
 
 
 def _await(join: Node, nodes: Mapping[str, Node]) -> None:
     """Work out which tasks a join waits for. One inside a loop beside it is done when that loop is;
-    one that the definition lacks, or that runs in other turns than the join, is not waited for."""
+    one that the definition lacks, or that runs in other turns than the join, is not waited for. Of one in a case that is not chosen
+    it learns when the chosen case has ended (`guards`)."""
     listed = join.join_on
     if join.kind == EXCLUSIVE_JOIN:
         listed = (*listed, *join.task.default_exclusive_join_task)

@@ -16,7 +16,7 @@ A step is a tuple of JSON values, (kind, ...):
     (REVIVE, after, resume)              rows that ended unsuccessfully run again
     (RECOUNT, seq)                       a container's counters are counted anew
     (LAST, reference, path)              the row counts as the last one that was made
-    (UNREACHED, switch)                  joins no longer wait for tasks of the cases it did not choose
+    (UNREACHED, switch)                  its case is over: joins no longer wait for tasks of the others
 """
 
 BIRTH = 1

@@ -9,7 +9,7 @@ from ..expressions import text_of
 from ..needs import ScriptAnswer
 from ..nodes import DECISION, Node
 from ..state import TaskRow, TaskStatus
-from ..steps import BIRTH, NOTIFY, UNREACHED
+from ..steps import BIRTH, NOTIFY
 from ..turn import Turn
 from .finishing import finish, language_of, script, wait_for_script
 
@@ -88,8 +88,6 @@ def _choose(turn: Turn, node: Node, row: TaskRow, value: Any) -> None:
     turn.first((BIRTH, head.reference, row.path, row.seq))
     if node.joins:
         turn.later((NOTIFY, row.seq))
-    if node.guards:
-        turn.later((UNREACHED, row.seq))
 
 
 def case_of(value: Any, node: Node) -> str:

@@ -89,20 +89,41 @@ def _is_unreached(turn: Turn, join: Node, node: Node, path: Path, ours: bool, pe
     for guard in node.guarded_by:
         row = _row(turn, guard.reference, path, ours)
         if row is not None and row.status >= _COMPLETED and row.seq not in pending:
-            return not any(held is node and _leads_to(guard, row, head) for head, held in guard.guards)
+            if any(held is node and _leads_to(guard, row, head) for head, held in guard.guards):
+                return False
+            return _is_over(turn, guard, row, path, ours, pending)
     return False
+
+
+def _is_over(turn: Turn, guard: Node, row: TaskRow, path: Path, ours: bool, pending: set[int]) -> bool:
+    """Whether the case that an ended switch chose has ended."""
+    head = _chosen(guard, row)
+    while head is not None:
+        while head.next is not None:
+            head = head.next
+        last = _row(turn, head.reference, path, ours)
+        if last is None or last.status < _COMPLETED or last.seq in pending:
+            return False
+        head = _chosen(head, last)
+    return True
 
 
 def _leads_to(guard: Node, row: TaskRow, head: Node | None) -> bool:
     """Whether an ended SWITCH or DECISION chose the case with this head, or a fork did not fail."""
     if guard.kind not in (SWITCH, DECISION):
         return row.status == _COMPLETED
+    return head is not None and head is _chosen(guard, row)
+
+
+def _chosen(node: Node, row: TaskRow) -> Node | None:
+    """The head of the case that an ended row chose; None where it chose none, or is no such node."""
     output = row.output.value if row.output is not None else {}
-    if guard.kind == DECISION:
-        (key,) = output.get("caseOutput") or [None]
-        return head is not None and key is not None and head is (guard.cases.get(key) or guard.default)
-    key = output.get("selectedCase")
-    return head is not None and key is not None and head is guard.cases.get(key, guard.default)
+    if node.kind == SWITCH and "selectedCase" in output:
+        return node.cases.get(output["selectedCase"], node.default)
+    if node.kind == DECISION and "caseOutput" in output:
+        (key,) = output["caseOutput"]
+        return node.cases.get(key) or node.default
+    return None
 
 
 def prepare_unreached(turn: Turn, step: Step) -> list[tuple[TaskRow, int]]:
