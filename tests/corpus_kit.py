@@ -19,15 +19,14 @@ import pytest
 from maestoso.error.v1 import error_pb2 as wire_error
 from maestoso.metadata.v1 import definition_pb2
 from maestoso.metadata.v1 import metadata_service_pb2 as wire
-from maestoso_server.engine.events import Due, QueueFacts, Result
+from maestoso_server.clock import ManualClock
+from maestoso_server.engine.events import Due, Event, QueueFacts, Result, Terminate
 from maestoso_server.engine.names import shown_reference
 from maestoso_server.engine.state import TaskStatus, WorkflowStatus
-from maestoso_server.payload import Json
-from maestoso_server.clock import ManualClock
-from maestoso_server.engine.events import Event, Terminate
 from maestoso_server.executor import Executor, Nowhere, Starter, StartRequest
 from maestoso_server.executor.answers import Answers
 from maestoso_server.executor.plans import Plans
+from maestoso_server.payload import Json
 from maestoso_server.scripting.pool import Evaluators
 from maestoso_server.services.documents import Judge
 from maestoso_server.store import metadata
@@ -42,6 +41,7 @@ without_corpus = pytest.mark.skipif(
     not (CORPUS / "index.json").is_file(),
     reason=f"no corpus at {CORPUS}; set MAESTOSO_CORPUS to a folder that has its index.json",
 )
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -290,9 +290,7 @@ async def _step(bench: Bench, workflow_id: str) -> bool:
     row = min(timed, key=lambda row: int(row["deadline_ms"]))
     bench.clock.advance(max(0, row["deadline_ms"] - now_ms))
     queue = None if row["delivery"] is None else QueueFacts(row["owner_epoch"], row["due_ms"])
-    await bench.happen(
-        str(row["workflow_id"]), Due(now_ms=bench.clock.now_ms(), seq=row["seq"], queue=queue)
-    )
+    await bench.happen(str(row["workflow_id"]), Due(now_ms=bench.clock.now_ms(), seq=row["seq"], queue=queue))
     return True
 
 
