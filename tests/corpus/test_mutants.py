@@ -59,7 +59,7 @@ def mutants(draw: st.DrawFn) -> tuple[Any, Any]:
         if change == "drop":
             del holder[last]
         elif change == "odd":
-            holder[last] = draw(st.sampled_from(ODD))
+            holder[last] = copy.deepcopy(draw(st.sampled_from(ODD)))
         elif change == "nest":
             depth = draw(st.sampled_from([1, 3, 300]))
             for _ in range(depth):
