@@ -149,9 +149,7 @@ class Load:
 
 
 @contextlib.asynccontextmanager
-async def loaded(
-    addresses: Sequence[str], url: str, definition: str = "three_steps"
-) -> AsyncIterator[Load]:
+async def loaded(addresses: Sequence[str], url: str, definition: str = "three_steps") -> AsyncIterator[Load]:
     """Load for the length of the block; then everything that was started has come to its end, once,
     and nothing is left of it."""
     load = Load(definition=definition)

@@ -18,9 +18,8 @@ from cluster_kit import (
     nothing_left,
     until,
 )
-from maestoso import Client, Unavailable, Worker
+from maestoso import Client, Worker
 from store_kit import Faulty
-
 
 LOST_PART = 0.05
 """Of all statements, twice."""
@@ -101,13 +100,15 @@ class Flaky:
 @pytest.mark.parametrize("seed", [1, 2, 7])
 async def test_replies_lost_again_and_again_cost_time_and_nothing_else(database_url: str, seed: int) -> None:
     faults = [Flaky(seed), Flaky(seed + 100)]
-    async with cluster(database_url, *faults) as nodes:
-        async with loaded([node.grpc_address for node in nodes], database_url, "mixed") as load:
-            for fault in faults:
-                fault.on = True
-            await until(lambda: all(sum(fault.lost.values()) > 40 for fault in faults), "enough is lost")
-            for fault in faults:
-                fault.on = False
+    async with (
+        cluster(database_url, *faults) as nodes,
+        loaded([node.grpc_address for node in nodes], database_url, "mixed") as load,
+    ):
+        for fault in faults:
+            fault.on = True
+        await until(lambda: all(sum(fault.lost.values()) > 40 for fault in faults), "enough is lost")
+        for fault in faults:
+            fault.on = False
 
     assert all(fault.lost.keys() == {"before", "after"} for fault in faults)
     assert all(refusal.retry_after is not None for refusal in load.refusals)
