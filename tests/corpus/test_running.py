@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from corpus.tables import ran, read_runs, run_one, runnable
@@ -13,7 +15,7 @@ pytestmark = without_corpus
 
 
 @pytest.fixture
-async def on(database_url: str):  # type: ignore[no-untyped-def]
+async def on(database_url: str) -> AsyncIterator[Bench]:
     async with bench(database_url) as opened:
         yield opened
 

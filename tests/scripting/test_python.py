@@ -102,7 +102,7 @@ async def test_a_script_that_fails_says_why_and_is_not_retried(
     [
         ("while True:\n    pass", False),
         (
-            "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass",
+            "while True:\n  try:\n    while True:\n      pass\n  except BaseException:\n    pass",
             False,
         ),
         ("'x' * 10 ** 9", True),

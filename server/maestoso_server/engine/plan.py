@@ -118,9 +118,11 @@ def _leaves(node: Node) -> Iterator[str]:
 
 
 def _await(join: Node, nodes: Mapping[str, Node]) -> None:
-    """Work out which tasks a join waits for. One inside a loop beside it is done when that loop is;
-    one that the definition lacks, or that runs in other turns than the join, is not waited for. Of one in a case that is not chosen
-    it learns when the chosen case has ended (`guards`)."""
+    """Work out which tasks a join waits for.
+
+    One inside a loop beside it is done when that loop is; one that the definition lacks, or that runs
+    in other turns than the join, is not waited for. Of one in a case that is not chosen it learns when
+    the chosen case has ended (`guards`)."""
     listed = join.join_on
     if join.kind == EXCLUSIVE_JOIN:
         listed = (*listed, *join.task.default_exclusive_join_task)
