@@ -104,7 +104,10 @@ class Config:
 
     # Scripts
     evaluators: int = _setting(
-        2, "processes", "Processes that run scripts (JavaScript, jq): a script never runs in the server."
+        2,
+        "processes",
+        "Processes that run quick scripts (JavaScript, jq), beside one for slow ones and two for Python: "
+        "a script never runs in the server.",
     )
     script_timeout_ms: int = _setting(
         4_000, "ms", "A script that computes longer fails its task; Conductor's default."

@@ -266,8 +266,8 @@ def test_a_document_that_cannot_work_is_refused(raw: bytes, path: str, message: 
             "No evaluator registered for type: cobol",
         ),
         (
-            workflow(node("INLINE", inputParameters={"evaluatorType": "python", "expression": "1"})),
-            "Unknown evaluator",
+            workflow(node("INLINE", inputParameters={"evaluatorType": "ruby", "expression": "1"})),
+            "Unknown evaluator 'ruby' in INLINE task.",
         ),
     ],
 )

@@ -354,17 +354,22 @@ class World:
                 assert not stored.rows[seq].status.terminal, f"row {seq} has ended and a deadline at {due_ms}"
         if stored.header.status == WorkflowStatus.RUNNING and not continues(stored.header):
             for row in is_open:
-                self._check_counters(row, rows)
+                self._check_counters(row, rows, self.plans[stored.header.snapshot_id])
         if stored.header.status.terminal and not continues(stored.header):
             assert not is_open, "an ended workflow has open rows"
 
-    def _check_counters(self, container: TaskRow, rows: list[TaskRow]) -> None:
+    def _check_counters(self, container: TaskRow, rows: list[TaskRow], plan: Plan) -> None:
         """A container's counters equal a recount."""
         state = container.state or {}
         if container.type == "JOIN":
             done = {row.reference for row in rows if row.path == container.path and row.status.terminal}
             still = {row.reference for row in rows if row.path == container.path and not row.status.terminal}
-            waited = [name for name in container.input.value["joinOn"] if name not in done - still]
+            node = plan.nodes.get(container.reference)
+            listed = container.input.value["joinOn"]
+            if node is not None and listed == list(node.join_on):
+                listed = node.awaited
+            gone = (done - still) | unreached(plan, container, rows)
+            waited = [name for name in listed if name not in gone]
             assert state["waiting"] == len(waited), f"{container.reference} waits for {waited}: {state}"
         elif container.type == "DO_WHILE" and not state.get("evaluating"):
             path = (*container.path, state["turn"])
@@ -500,6 +505,47 @@ def with_definitions(document: Any, tasks: dict[str, dict[str, Any]]) -> Any:
     if "taskReferenceName" in made and made.get("name") in tasks and "taskDefinition" not in made:
         made["taskDefinition"] = tasks[made["name"]]
     return made
+
+
+def unreached(plan: Plan, join: TaskRow, rows: list[TaskRow]) -> set[str]:
+    """The tasks that a join names and that never run: a SWITCH around them chose another case, which is
+    over."""
+    ended = {row.reference: row for row in rows if row.path == join.path and row.status.terminal}
+    ran = {row.reference for row in rows if row.path == join.path}
+    found = set()
+    for name in set(join.input.value["joinOn"]) - ran:
+        node = plan.nodes.get(name)
+        if node is None:
+            continue
+        before = [ended.get(fork.reference) for fork in plan.nodes.values() if fork.next is node]
+        if any(
+            row is not None and row.type == "FORK" and row.status != TaskStatus.COMPLETED for row in before
+        ):
+            found.add(name)
+        while node.parent is not None:
+            switch = node.parent
+            row = ended.get(switch.reference)
+            if switch.cases and row is not None:
+                output = row.output.value if row.output is not None else {}
+                key = output.get("selectedCase", (output.get("caseOutput") or [None])[0])
+                chosen = switch.task.decision_cases.get(key, switch.task.default_case) if key else []
+                chain = [task.task_reference_name for task in chosen]
+                if node.reference not in chain and (not chain or is_over(plan, ended, chain[-1])):
+                    found.add(name)
+            node = switch
+    return found
+
+
+def is_over(plan: Plan, ended: dict[str, TaskRow], last: str) -> bool:
+    """Whether a chain is over that ends with this task: with it, or with the case that it chose."""
+    row, node = ended.get(last), plan.nodes[last]
+    if row is None:
+        return False
+    if not node.cases or row.output is None:
+        return True
+    key = row.output.value.get("selectedCase", (row.output.value.get("caseOutput") or [None])[0])
+    chosen = node.task.decision_cases.get(key, node.task.default_case)
+    return not chosen or is_over(plan, ended, chosen[-1].task_reference_name)
 
 
 def evaluate(need: needs.Script) -> needs.ScriptAnswer:

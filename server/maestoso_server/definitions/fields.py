@@ -26,7 +26,7 @@ _UNREAD: dict[type[BaseModel], tuple[str, ...]] = {
 """Accepted, stored and returned, but nothing here acts on them."""
 
 _READ_BY: dict[str, frozenset[str]] = {
-    "evaluator_type": frozenset({"SWITCH"}),
+    "evaluator_type": frozenset({"SWITCH", "DO_WHILE"}),
     "expression": frozenset({"SWITCH"}),
     "decision_cases": frozenset({"SWITCH", "DECISION"}),
     "default_case": frozenset({"SWITCH", "DECISION"}),

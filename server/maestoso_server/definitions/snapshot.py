@@ -22,8 +22,8 @@ Node = dict[str, Any]
 
 def task_names(document: Any) -> list[str]:
     """The names under which nodes of a workflow document look up their task definitions, sorted."""
-    names = {node.get("name") for node in _nodes(document) if not node.get("taskDefinition")}
-    return sorted(name for name in names if isinstance(name, str) and name)
+    names = (node.get("name") for node in _nodes(document) if not node.get("taskDefinition"))
+    return sorted({name for name in names if isinstance(name, str) and name})
 
 
 def unpinned_children(document: Any) -> list[str]:

@@ -69,5 +69,5 @@ STARTED_AT_ONCE = OPERATORS - {"SUB_WORKFLOW", "START_WORKFLOW", "DYNAMIC"}
 """Types that ignore `startDelay`, as with Conductor."""
 NEVER_CACHED = OPERATORS
 """Types whose `cacheConfig` has no effect: what they do, the server does at once."""
-EVALUATORS = frozenset({"value-param", "javascript", "graaljs"})
-"""What an `evaluatorType` may be."""
+EVALUATORS = frozenset({"value-param", "javascript", "graaljs", "python"})
+"""What an `evaluatorType` may be; `python` only where the server has its evaluator."""

@@ -15,9 +15,11 @@ from .expressions import ENVIRONMENT, SECRETS, TASK_ID, Expression, parse_text, 
 from .fields import judge_fields, parts
 from .jsonpath import PathError, compile_path
 from .models import SubWorkflowParams, TaskDefinition, WorkflowDefinition, WorkflowTask
+from .names import why_unusable
 from .nodes import Judge, Scope
 from .policies import judge_node_policies, judge_task_schemas, judge_workflow_policies
 from .report import Report
+from .task_types import EVALUATORS
 
 _WORKFLOW_ATTRIBUTES = frozenset(
     {
@@ -48,15 +50,20 @@ def judge_workflow(
     report: Report,
     task_definitions: Mapping[str, TaskDefinition] | None = None,
     *,
+    evaluators: frozenset[str] = EVALUATORS,
     path: Path = (),
     inline: bool = False,
 ) -> None:
     """Judge a definition; `inline` for one inside a SUB_WORKFLOW, which Conductor never checks.
 
     `task_definitions` are the registered ones of the names it uses: their templates count as inputs.
+    `evaluators` are those that the server has.
     """
     if not definition.name:
         report.say(not inline, (*path, "name"), "WorkflowDef name cannot be null or empty")
+    unusable = why_unusable(definition.name)
+    if unusable is not None:
+        report.fault((*path, "name"), unusable)
     if not definition.tasks:
         report.say(not inline, (*path, "tasks"), "WorkflowTask list cannot be empty")
     if definition.schema_version != 2:
@@ -70,7 +77,8 @@ def judge_workflow(
     judge_workflow_policies(definition, path, report)
     _judge_failure_workflow(definition, (*path, "failureWorkflow"), report)
     _judge_parts(definition, path, report)
-    scope = Scope(_references(definition, path, report), task_definitions or {})
+    references, places = _references(definition, path, report)
+    scope = Scope(references, places, task_definitions or {}, evaluators)
     _Tree(definition, scope, report, path, inline).judge()
 
 
@@ -82,6 +90,9 @@ def judge_task(definition: TaskDefinition, report: Report, *, path: Path = (), i
 
     if not definition.name and not inline:
         say("name", "TaskDef name cannot be null or empty")
+    unusable = why_unusable(definition.name)
+    if unusable is not None:
+        report.fault((*path, "name"), unusable)
     for field, value in {
         "retryCount": definition.retry_count,
         "pollTimeoutSeconds": definition.poll_timeout_seconds or 0,
@@ -129,15 +140,21 @@ def _judge_parts(model: Any, path: Path, report: Report) -> None:
 
 def _judge_failure_workflow(definition: WorkflowDefinition, path: Path, report: Report) -> None:
     name = definition.failure_workflow or ""
+    unusable = why_unusable(name)
     if name.startswith("${"):
         report.warn(path, "this names no workflow: write $workflow.input.KEY, without braces")
+    elif unusable is not None:
+        report.fault(path, unusable)
     elif name.startswith("$") and name.count(".") < 2:
         report.fault(path, f"{name} has too few parts: write $workflow.input.KEY")
 
 
-def _references(definition: WorkflowDefinition, path: Path, report: Report) -> dict[str, WorkflowTask]:
-    """The nodes by reference name; duplicates and impossible names are faults."""
+def _references(
+    definition: WorkflowDefinition, path: Path, report: Report
+) -> tuple[dict[str, WorkflowTask], dict[str, Path]]:
+    """The nodes and their places by reference name; duplicates and impossible names are faults."""
     found: dict[str, WorkflowTask] = {}
+    places: dict[str, Path] = {}
     for node, at in walk(definition.tasks, (*path, "tasks")):
         reference = node.task_reference_name
         place = (*at, "taskReferenceName")
@@ -152,7 +169,8 @@ def _references(definition: WorkflowDefinition, path: Path, report: Report) -> d
         if "__" in reference:
             report.fault(place, f"{reference} has a double underscore, which marks the turns of loops")
         found[reference] = node
-    return found
+        places[reference] = at
+    return found, places
 
 
 def walk(tasks: list[WorkflowTask], path: Path) -> Iterator[tuple[WorkflowTask, Path]]:
@@ -235,7 +253,8 @@ class _Tree:
         place = (*path, "workflowDefinition")
         if isinstance(definition, WorkflowDefinition):
             known = self._scope.task_definitions
-            judge_workflow(definition, self._report, known, path=place, inline=True)
+            has = self._scope.evaluators
+            judge_workflow(definition, self._report, known, evaluators=has, path=place, inline=True)
         elif definition is not None:
             if not (definition.startswith("${") and definition.endswith("}")):
                 self._report.fault(place, "workflowDefinition is a string, but not a valid DSL string")

@@ -56,6 +56,7 @@ from .steps import (
     RUN,
     SETTLE,
     TURN,
+    UNREACHED,
 )
 from .turn import Step, Turn
 
@@ -97,6 +98,7 @@ _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {
     REVIVE: revival.prepare_revive,
     RECOUNT: revival.prepare_recount,
     LAST: forks.prepare_last,
+    UNREACHED: joins.prepare_unreached,
 }
 
 _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
@@ -114,6 +116,7 @@ _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
     REVIVE: revival.act_revive,
     RECOUNT: revival.act_recount,
     LAST: forks.act_last,
+    UNREACHED: joins.act_unreached,
 }
 
 Asking = Generator[list[Need], list[Any], Decision]

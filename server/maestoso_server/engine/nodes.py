@@ -96,6 +96,7 @@ class Node:
     """
 
     __slots__ = (
+        "awaited",
         "branches",
         "cache",
         "cases",
@@ -106,6 +107,8 @@ class Node:
         "constant",
         "default",
         "fallbacks",
+        "guarded_by",
+        "guards",
         "input",
         "inputs_whole",
         "is_branch",
@@ -113,6 +116,7 @@ class Node:
         "join_on",
         "joins",
         "kind",
+        "leaves",
         "loops",
         "name",
         "next",
@@ -178,8 +182,17 @@ class Node:
         self.cases: dict[str, Node | None] = {}
         self.default: Node | None = None
         self.join_on: tuple[str, ...] = ()
+        self.awaited: tuple[str, ...] = ()
+        """Of a join: the tasks that can tell it that they are done, at the same turn of its loops."""
         self.own: frozenset[str] = frozenset()
-        """Those of `join_on` that lie inside the fork before this join."""
+        """Those of `awaited` that lie inside the fork before this join."""
+        self.guarded_by: list[Node] = []
+        """The nodes whose `guards` name it, from the inside out."""
+        self.leaves: tuple[str, ...] = ()
+        """The SWITCHes and DECISIONs with `guards` whose case ends with this node, from the inside out."""
+        self.guards: list[tuple[Node | None, Node]] = []
+        """Of a SWITCH or DECISION: (head of a case, a task in that case that a join outside it awaits).
+        Of a fork: (None, such a task in a branch, or the fork's own join); a fork that fails runs neither."""
         self.condition: Condition | None = None
         self.items: Template | None = None
         self.sub: SubWorkflow | None = None

@@ -110,14 +110,67 @@ def link(made: Iterable[Node], nodes: Mapping[str, Node]) -> None:
     for node in made:
         _follow(node)
         node.inputs_whole = whole_loops(node.input, nodes)
-        for reference in dict.fromkeys((*node.join_on, *node.task.default_exclusive_join_task)):
-            target = nodes.get(reference)
-            if target is not None and target.loops == node.loops:
-                target.joins.append(node)
+        if node.kind in (JOIN, EXCLUSIVE_JOIN):
+            _await(node, nodes)
     for node in made:
+        if node.kind in (FORK, DYNAMIC_FORK) and node.next is not None and node.next.joins:
+            _guard(node, None, node.next, first=True)
         if node.kind == FORK and node.next is not None:
-            inside = (ref for ref in node.next.join_on if ref in nodes and _within(nodes[ref], node))
-            node.next.own = frozenset(inside)
+            node.next.own = frozenset(ref for ref in node.next.awaited if _within(nodes[ref], node))
+    for node in made:
+        node.leaves = tuple(_leaves(node))
+
+
+def _leaves(node: Node) -> Iterator[str]:
+    at = node
+    while at.next is None and at.parent is not None and at.parent.kind in (SWITCH, DECISION):
+        at = at.parent
+        if at.guards:
+            yield at.reference
+
+
+def _await(join: Node, nodes: Mapping[str, Node]) -> None:
+    """Work out which tasks a join waits for.
+
+    One inside a loop beside it is done when that loop is; one that the definition lacks, or that runs
+    in other turns than the join, is not waited for. Of one in a case that is not chosen it learns when
+    the chosen case has ended (`guards`)."""
+    listed = join.join_on
+    if join.kind == EXCLUSIVE_JOIN:
+        listed = (*listed, *join.task.default_exclusive_join_task)
+    depth = len(join.loops)
+    found: dict[str, Node] = {}
+    for reference in listed:
+        target = nodes.get(reference)
+        if target is None or target.loops[:depth] != join.loops:
+            continue
+        if len(target.loops) > depth:
+            target = nodes[target.loops[depth]]
+        found[target.reference] = target
+    join.awaited = tuple(found)
+    for target in found.values():
+        target.joins.append(join)
+        inside, at = target, target.parent
+        while at is not None and at is not join.parent:
+            if at.kind in (SWITCH, DECISION):
+                _guard(at, _head(inside, at), target)
+            elif at.kind == FORK:
+                _guard(at, None, target)
+            inside, at = at, at.parent
+
+
+def _guard(guard: Node, head: Node | None, target: Node, *, first: bool = False) -> None:
+    if guard not in target.guarded_by:
+        guard.guards.append((head, target))
+        target.guarded_by.insert(0 if first else len(target.guarded_by), guard)
+
+
+def _head(inside: Node, switch: Node) -> Node | None:
+    """The head of the case that holds a node directly."""
+    for head in (*switch.cases.values(), switch.default):
+        if any(node is inside for node in _siblings(head)):
+            return head
+    return None
 
 
 def whole_loops(template: Template, nodes: Mapping[str, Node]) -> frozenset[str]:
@@ -164,7 +217,9 @@ def _contain(nodes: dict[str, Node], node: Node) -> list[Node | None]:
     elif node.kind == LOOP:
         node.branches = [_chain(nodes, task.loop_over, node, (*node.loops, node.reference))]
         if task.loop_condition:
-            node.condition = Condition(task.loop_condition, node.reference, _body(task.loop_over))
+            language = "python" if task.evaluator_type == "python" else "javascript"
+            body = _body(task.loop_over)
+            node.condition = Condition(task.loop_condition, node.reference, body, language)
         listed = task.items if task.items and task.items.strip() else task.input_parameters.get("_items")
         if listed is not None and listed != "":
             node.items = compile_template(listed)

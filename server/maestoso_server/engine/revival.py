@@ -8,7 +8,7 @@ from . import messages
 from .decision import MessageKind
 from .ending import failed_rows
 from .nodes import EXCLUSIVE_JOIN, JOIN, LOOP, SUB_WORKFLOW, Node
-from .operators.joins import counters, references
+from .operators.joins import awaited, counters, references
 from .state import TaskRow, TaskStatus
 from .steps import AGAIN, CLOSE, RECOUNT, REVIVE, TURN
 from .turn import Step, Turn
@@ -63,7 +63,9 @@ def prepare_recount(turn: Turn, step: Step) -> tuple[TaskRow, Node, dict[str, An
     state = row.state or {}
     fork = turn.row(state["fork"]) if state.get("fork") else None
     listed = references(turn, node, fork)
-    return None if listed is None else (row, node, counters(turn, listed, row.path, frozenset()))
+    if listed is None:
+        return None
+    return row, node, counters(turn, node, awaited(node, fork, listed), row.path, frozenset())
 
 
 def act_recount(turn: Turn, _step: Step, found: tuple[TaskRow, Node, dict[str, Any]] | None) -> None:

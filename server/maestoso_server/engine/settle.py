@@ -8,7 +8,7 @@ from . import closing, reasons
 from .nodes import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
 from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, END, SETTLE, TIME_OUT_WORKFLOW, TURN
+from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, END, SETTLE, TIME_OUT_WORKFLOW, TURN, UNREACHED
 
 if TYPE_CHECKING:
     from .turn import Step, Turn
@@ -27,7 +27,7 @@ _TIMED_OUT = int(TaskStatus.TIMED_OUT)
 class _Settling:
     """What `prepare` found out about one row. `joins`, `loop` and `scope` are the rows it touches."""
 
-    __slots__ = ("joins", "loop", "node", "reason", "row", "scope", "verdict")
+    __slots__ = ("joins", "left", "loop", "node", "reason", "row", "scope", "verdict")
 
     def __init__(self, row: TaskRow, node: Node, verdict: int, reason: str | None) -> None:
         self.row = row
@@ -37,6 +37,8 @@ class _Settling:
         self.joins: list[TaskRow] = []
         self.loop: TaskRow | None = None
         self.scope = 0
+        self.left: list[TaskRow] = []
+        """Switches whose chosen case is over with this row."""
 
 
 def prepare(turn: Turn, step: Step) -> _Settling | None:
@@ -85,6 +87,10 @@ def _reach(turn: Turn, found: _Settling) -> None:
         if joining is not None:
             found.joins.append(joining)
     leaving = _leaving(node, row)
+    for reference in leaving.leaves:
+        switch = turn.newest(reference, row.path)
+        if switch is not None:
+            found.left.append(switch)
     passed = row.state is not None and row.state.get("passed")
     if node.loops and (passed or leaving.successor is None or not _successful(row)):
         found.loop = turn.newest(node.loops[-1], row.path[:-1])
@@ -119,7 +125,11 @@ def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
         _tolerate(turn, found)
     for joining in found.joins:
         count(turn, joining, row)
+    if node.guards:
+        turn.later((UNREACHED, row.seq))
     if not passed:
+        for switch in found.left:
+            turn.later((UNREACHED, switch.seq))
         _move_on(turn, found)
     elif node.loops:
         end_chain(turn, found.loop)

@@ -16,6 +16,7 @@ A step is a tuple of JSON values, (kind, ...):
     (REVIVE, after, resume)              rows that ended unsuccessfully run again
     (RECOUNT, seq)                       a container's counters are counted anew
     (LAST, reference, path)              the row counts as the last one that was made
+    (UNREACHED, switch)                  its case is over: joins no longer wait for tasks of the others
 """
 
 BIRTH = 1
@@ -32,6 +33,7 @@ CANCEL = 11
 REVIVE = 12
 RECOUNT = 13
 LAST = 14
+UNREACHED = 45
 
 # Modes of SETTLE.
 BY_POLICY = 0

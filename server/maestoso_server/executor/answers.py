@@ -14,7 +14,7 @@ from typing import Any
 
 from ..clock import Clock
 from ..engine.needs import Child, Definition, Need, Script, ScriptAnswer, TaskDefinition
-from ..engine.state import View
+from ..engine.state import Header, View
 from ..scripting.pool import Evaluators
 from ..store.database import Database
 from ..store.needs import fetch
@@ -68,7 +68,7 @@ class Answers:
     async def _other(self, view: View, need: Need) -> Any:
         namespace = view.header.namespace
         if isinstance(need, Script):
-            return await self._script(need)
+            return await self._script(view.header, need)
         if isinstance(need, Child):
             return await self._plans.child(namespace, need)
         if isinstance(need, Definition):
@@ -76,23 +76,25 @@ class Answers:
         assert isinstance(need, TaskDefinition)
         return await self._plans.task_definition(namespace, need.name)
 
-    async def _script(self, need: Script) -> ScriptAnswer:
+    async def _script(self, header: Header, need: Script) -> ScriptAnswer:
         key = _key(need)
         known = self._memo.get(key)
         if known is not None:
             return known
-        job = self._under_way.get(key) or self._submit(key, need)
+        job = self._under_way.get(key) or self._submit(key, header, need)
         await asyncio.wait([job], timeout=PATIENCE_MS / 1000)
         return job.result() if job.done() else ScriptAnswer(slow=True)
 
-    def late(self, need: Script, done: Callable[[ScriptAnswer], None]) -> None:
+    def late(self, header: Header, need: Script, done: Callable[[ScriptAnswer], None]) -> None:
         """`done` is called with the answer of a script for which a decision did not wait."""
         key = _key(need)
-        job = self._under_way.get(key) or self._submit(key, need)
+        job = self._under_way.get(key) or self._submit(key, header, need)
         job.add_done_callback(lambda ended: None if ended.cancelled() else done(ended.result()))
 
-    def _submit(self, key: bytes, need: Script) -> asyncio.Future[ScriptAnswer]:
-        job = self._evaluators.submit(need.language, need.script, need.input)
+    def _submit(self, key: bytes, header: Header, need: Script) -> asyncio.Future[ScriptAnswer]:
+        """Workflows of one definition wait for each other's scripts, not those of others for theirs."""
+        owner = f"{header.namespace}/{header.name}"
+        job = self._evaluators.submit(need.language, need.script, need.input, owner=owner)
         self._under_way[key] = job
         job.add_done_callback(partial(self._ended, key))
         return job

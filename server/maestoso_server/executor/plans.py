@@ -14,6 +14,7 @@ from typing import Any
 from ..clock import Clock
 from ..definitions import snapshot
 from ..definitions.models import WorkflowDefinition
+from ..definitions.names import why_unusable
 from ..definitions.parse import parse_workflow
 from ..engine.needs import Child, ChildAnswer
 from ..engine.plan import Plan, compile
@@ -92,6 +93,9 @@ class Plans:
 
     async def child(self, namespace: str, need: Child) -> ChildAnswer:
         """The snapshot of a SUB_WORKFLOW's child, or why there is none."""
+        unusable = why_unusable(need.name)
+        if unusable is not None:
+            return ChildAnswer(error=f"the name of the workflow to start {unusable}")
         try:
             if need.definition is not None:
                 resolved = await self._made_at_run_time(namespace, need.definition.raw)
@@ -115,6 +119,8 @@ class Plans:
 
     async def task_definition(self, namespace: str, name: str) -> Any:
         """The registered task definition, as JSON value; None where there is none."""
+        if why_unusable(name) is not None:
+            return None
         key = (namespace, name)
         if key not in self._task_definitions:
             async with self._database.acquire() as connection:

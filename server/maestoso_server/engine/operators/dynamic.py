@@ -14,7 +14,7 @@ from ..rows import add_row
 from ..state import Path, TaskStatus
 from ..turn import Turn
 from .births import BadInput, input_fault
-from .finishing import Unusable
+from .finishing import Unusable, check_name
 from .worker import enqueue
 
 
@@ -31,7 +31,7 @@ def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str,
             "Cannot map a dynamic task based on the parameter and input. "
             f"Parameter= {parameter}, input= {str(value)[:200]}"
         )
-    definition = turn.ask(TaskDefinition(name))
+    definition = turn.ask(TaskDefinition(check_name(name, f"The task name that {parameter} gives")))
     if not turn.lacking:
         fault = input_fault(turn, node, given, policy_by(node, definition))
         if fault is not None:

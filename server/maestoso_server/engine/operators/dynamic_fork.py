@@ -11,6 +11,7 @@ from typing import Any
 
 from ...definitions.models import WorkflowTask
 from ...payload import Json, encode
+from ..expressions import text_of
 from ..fragment import Fragment
 from ..limits import BRANCHES_MAX
 from ..needs import TaskDefinition
@@ -18,7 +19,7 @@ from ..nodes import DYNAMIC_FORK, JOIN, KINDS, SYSTEM_TYPES, Node
 from ..reasons import DYNAMIC_FORK_WITHOUT_JOIN
 from ..state import TaskRow
 from ..turn import Turn
-from .finishing import Unusable
+from .finishing import Unusable, check_name
 from .forks import loop_of, spread
 
 
@@ -69,6 +70,8 @@ def _same(turn: Turn, node: Node, row: TaskRow, inputs: dict[str, Any]) -> _Bran
     task_type = "SUB_WORKFLOW" if workflow else str(inputs.get("forkTaskType") or "SIMPLE")
     by_type = task_type if task_type in KINDS or task_type in SYSTEM_TYPES else node.reference
     name = str(inputs.get("forkTaskName") or workflow or by_type)
+    check_name(task_type, "forkTaskType")
+    check_name(f"_{node.reference}_{name}_{len(elements)}", "The reference name of a forked task")
     task: dict[str, Any] = {"name": name, "taskReferenceName": "", "type": task_type}
     if workflow:
         task["subWorkflowParam"] = {"name": str(workflow), "version": _version(inputs)}
@@ -114,6 +117,9 @@ def _attach_definition(turn: Turn, task: dict[str, Any]) -> bool:
 def _different(turn: Turn, node: Node, inputs: dict[str, Any]) -> _Branches | None:
     listed = _legacy(node, inputs) if node.task.dynamic_fork_join_tasks_param else _listed(node, inputs)
     _limit(node, len(listed))
+    for task in listed:
+        for key in ("name", "taskReferenceName", "type"):
+            check_name(str(task.get(key) or ""), f"The {key} of a forked task")
     attached = [_attach_definition(turn, task) for task in listed]
     if not all(attached):
         return None
@@ -134,7 +140,8 @@ def _listed(node: Node, inputs: dict[str, Any]) -> list[dict[str, Any]]:
     given = inputs.get(node.task.dynamic_fork_tasks_input_param_name or "")
     if not isinstance(given, dict):
         raise Unusable(
-            f"Input to the dynamically forked tasks is not a map -> expecting a map of K,V  but found {given}"
+            f"Input to the dynamically forked tasks is not a map -> expecting a map of K,V  but found "
+            f"{text_of(given)[:200]}"
         )
     tasks = []
     for task in found:
@@ -147,7 +154,7 @@ def _listed(node: Node, inputs: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _unreadable(node: Node, inputs: dict[str, Any]) -> str:
     parameter = node.task.dynamic_fork_tasks_param
-    shown = str(inputs.get(parameter or ""))[:200]
+    shown = text_of(inputs.get(parameter or ""))[:200]
     return f"Input '{parameter}' is invalid. Cannot deserialize a list of Workflow Tasks from '{shown}'"
 
 

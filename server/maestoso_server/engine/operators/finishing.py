@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...definitions.names import why_unusable
 from ...payload import EMPTY, Json, encode
 from .. import reasons
 from ..limits import PAYLOAD_MAX_BYTES
@@ -19,6 +20,14 @@ PATIENCE_MS = 15_000
 
 class Unusable(Exception):
     """The node's inputs mean nothing; the text becomes the row's reason, and it is final."""
+
+
+def check_name(name: str, what: str) -> str:
+    """The name. Raises Unusable where no row could hold it."""
+    reason = why_unusable(name)
+    if reason is not None:
+        raise Unusable(f"{what} {reason}: {name[:40]!r}")
+    return name
 
 
 def finish(

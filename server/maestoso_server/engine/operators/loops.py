@@ -139,7 +139,7 @@ def _ask(turn: Turn, found: _Verdict) -> None:
         value["loopItem"] = counters.get("loopItem")
     if turn.lacking:
         return
-    found.what = ("javascript", condition.text, value)
+    found.what = (condition.language, condition.text, value)
     found.answer = script(turn, row, *found.what)
     answer = found.answer
     if answer is not None and not answer.slow:
