@@ -582,7 +582,9 @@ class Node:
 
         queue, sessions, limited = request.ring.queue, request.sessions, request.limited
         self.statement(
-            lambda epoch: self.world.table.take(epoch, queue, sessions, limited=limited), done, failed
+            lambda epoch: self.world.table.take(epoch, queue, sessions, limited=limited is not None),
+            done,
+            failed,
         )
 
     def _hand_back(self) -> None:

@@ -50,13 +50,19 @@ class QueueBirth:
     size: int
     """Bytes of input, for the capacity in bytes."""
     limit: int = 0
-    """`concurrentExecLimit` of its definition; 0 = none."""
+    """`concurrentExecLimit` of its definition, the largest integer where only its rate is limited;
+    0 = not limited."""
     response_s: int = 0
     timeout_s: int = 0
     """`responseTimeoutSeconds` and `timeoutSeconds`; 0 = none. Their clocks run from the start."""
     total_due_ms: int = 0
     """When `totalTimeoutSeconds` runs out; 0 = never."""
     redeliver_on_loss: bool = False
+    limit_name: str = ""
+    """The task definition whose limits hold. They are read anew at each hand-out while it is
+    registered; else these hold:"""
+    rate: int = 0
+    rate_window_s: int = 0
 
 
 class MessageKind(IntEnum):
@@ -123,5 +129,7 @@ class Decision:
     """`seq` -> a script that was slow. After the commit its value comes as a `Result` of that row:
     COMPLETED with output `{"result": value}`, FAILED (may be tried again) or
     FAILED_WITH_TERMINAL_ERROR with the reason. Lost with the process, it is asked for again."""
+    freed: list[tuple[str, str]] = field(default_factory=list)
+    """(queue, task type) of rows under a `concurrentExecLimit` that have ended or wait again."""
     outcomes: list[Outcome] = field(default_factory=list)
     """One per event, in order."""

@@ -101,6 +101,7 @@ def _put_back(turn: Turn, event: Result, row: TaskRow, node: Node) -> None:
     due_ms = turn.now_ms + row.callback_after_s * 1000
     turn.asleep[row.seq] = due_ms
     policy = turn.policy_of(row, node)
+    turn.note_freed(row, policy)
     if policy.row_clock:
         turn.deadlines[row.seq] = judge(turn, row, policy, waiting_ms=due_ms).next_ms
 

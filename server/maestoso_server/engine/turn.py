@@ -14,8 +14,9 @@ from ..payload import Json
 from . import cursor
 from .decision import Decision, Message, MessageKind, QueueBirth
 from .needs import Script
-from .nodes import Node
+from .nodes import DYNAMIC, Node
 from .plan import Plan
+from .policy import Policy, queue_name
 from .reading import Reading
 from .reasons import short
 from .state import TaskRow, TaskStatus, View
@@ -44,6 +45,7 @@ class Turn(Reading):
         "deadlines",
         "ended",
         "fragments",
+        "freed",
         "guarded",
         "inserted",
         "messages",
@@ -79,6 +81,7 @@ class Turn(Reading):
         self.messages: list[Message] = []
         self.fragments: dict[int, Json] = {}
         self.consumed: list[int] = []
+        self.freed: list[tuple[str, str]] = []
         self.scripts: dict[int, Script] = {}
 
     # --- writing -----------------------------------------------------------------------------
@@ -143,12 +146,19 @@ class Turn(Reading):
             if seq not in self.guarded and self.births.pop(seq, None) is None:
                 self.released[seq] = None
             self.asleep.pop(seq, None)
+            if node.policy.frees or node.kind == DYNAMIC:
+                self.note_freed(row, self.policy_of(row, node))
         if node.policy.row_clock or (row.state is not None and "due" in row.state):
             self.deadlines[seq] = 0
         self.scripts.pop(seq, None)
         self.set_status(row, status)
         if reason is not None or status == _COMPLETED:
             row.reason = short(reason)
+
+    def note_freed(self, row: TaskRow, policy: Policy) -> None:
+        """A row leaves its hands: where its definition has slots, another one may run."""
+        if policy.frees:
+            self.freed.append((queue_name(row, policy), row.type))
 
     def delete(self, row: TaskRow) -> None:
         """Remove a row for good (keepLastN). Only ended rows are removed."""
@@ -255,4 +265,5 @@ class Turn(Reading):
             self.parsed_fragments,
             self.consumed,
             self.scripts,
+            self.freed,
         )

@@ -439,6 +439,8 @@ class Executor:
         over.extend(decision.asleep)
         if over:
             self._placement.ended(lane.workflow_id, over)
+        if decision.freed:
+            self._placement.slots_freed(header.namespace, decision.freed)
         for due_ms in decision.deadlines.values():
             if due_ms:
                 self._placement.deadline(due_ms)

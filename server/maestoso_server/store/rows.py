@@ -215,6 +215,16 @@ def saved_birth(
     )
 
 
+def saved_limited(n: int, namespace: str, birth: QueueBirth) -> tuple[Any, ...]:
+    """A birth under a limit: it always waits."""
+    return (
+        *saved_birth(n, namespace, birth, None, 0)[:-2],
+        birth.limit_name or birth.task_type,
+        birth.rate,
+        birth.rate_window_s,
+    )
+
+
 HEADER_COLUMNS = (
     "w.id, w.namespace, w.name, w.version, w.snapshot_id, w.created_ms, w.revision, w.status, w.generation,"
     " w.parent_id, w.parent_seq, w.priority, w.correlation_id, w.next_seq, w.open, w.permissive_failed,"

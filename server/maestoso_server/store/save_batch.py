@@ -15,6 +15,7 @@ from .rows import (
     saved_change,
     saved_header,
     saved_key,
+    saved_limited,
     saved_payload,
     saved_start,
     saved_task,
@@ -184,7 +185,10 @@ class Arrays:
                     session_id = None
                 else:
                     place = self._place(header.namespace, birth.queue, 99 - birth.priority)
-            self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place))
+            if birth.limit:
+                self._rows["limited"].append(saved_limited(n, header.namespace, birth))
+            else:
+                self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place))
 
     def _place(self, namespace: str, queue: str, rank: int) -> int:
         key = (namespace, queue, rank)

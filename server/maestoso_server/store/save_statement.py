@@ -46,6 +46,7 @@ TYPES = {
     "task_removals": "saved_removal[]",
     "queues": "saved_queue[]",
     "births": "saved_birth[]",
+    "limited": "saved_limited[]",
     "deadlines": "saved_deadline[]",
     "clears": "saved_removal[]",
     "fragments": "saved_fragment[]",
@@ -273,13 +274,23 @@ def _queue(array: Array) -> list[str]:
     session_id = CASE WHEN h.wake_ms IS NULL THEN q.session_id END,
     due_ms = coalesce(h.wake_ms, q.due_ms),
     deadline_ms = CASE WHEN h.wake_ms IS NULL THEN q.deadline_ms WHEN h.wake_ms > $2 THEN h.wake_ms END,
-    unread = 0, progress_ms = 0, worker_id = ''
+    unread = 0, progress_ms = 0, worker_id = '',
+    granted = CASE WHEN h.wake_ms IS NULL THEN q.granted END
   FROM held h
   WHERE q.workflow_id = {_id("h")} AND q.seq = h.seq AND h.found
     AND (h.wake_ms IS NOT NULL OR (h.owner_epoch > 0 AND h.owner_epoch <> $1)) RETURNING 1)""",
         ]
     if "births" in array:
         parts += _births(array)
+    if "limited" in array:
+        parts.append(f"""limited AS (
+  INSERT INTO task_queue (workflow_id, seq, namespace, queue, task_type, rank, due_ms, size, task_limit,
+    response_s, timeout_s, total_due_ms, redeliver_on_loss, owner_epoch, delivery, deadline_ms, limit_name,
+    rate, rate_window_s)
+  SELECT a.ids[i.n], i.seq, i.namespace, i.queue, i.task_type, i.rank, i.due_ms, i.size, i.task_limit,
+    i.response_s, i.timeout_s, i.total_due_ms, i.redeliver_on_loss, CASE WHEN i.due_ms > $2 THEN -1 END, 0,
+    CASE WHEN i.due_ms > $2 THEN i.due_ms END, i.limit_name, i.rate, i.rate_window_s
+  {_fresh(array["limited"])})""")
     return parts
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ...payload import Json
 from ..domains import domain_of
 from ..needs import TaskDefinition
-from ..nodes import Node
+from ..nodes import Node, dynamic_policy
 from ..rows import add_row
 from ..state import Path, TaskStatus
 from ..turn import Turn
@@ -28,7 +28,9 @@ def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str,
             f"Parameter= {parameter}, input= {str(value)[:200]}"
         )
     definition = turn.ask(TaskDefinition(name))
-    return Json.of(value), name, definition, domain_of(turn, name)
+    if turn.lacking:
+        return Json.of(value), name, None, ""
+    return Json.of(value), name, definition, domain_of(turn, name, dynamic_policy(node, definition))
 
 
 def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, str, Any, str]) -> None:
