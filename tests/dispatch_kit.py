@@ -198,6 +198,8 @@ class Neighbours:
     def answers_wait_at(self, epoch: int) -> None:
         self.hinted.append((epoch, ""))
 
+    def workflow_slots_changed(self) -> None: ...
+
     def deadline(self, due_ms: int) -> None:
         self.deadlines.append(due_ms)
 

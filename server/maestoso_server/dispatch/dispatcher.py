@@ -86,6 +86,10 @@ class Outside(Protocol):
         """A message waits for a workflow that the node `epoch` drains."""
         ...
 
+    def workflow_slots_changed(self) -> None:
+        """Slots of workflows may be given."""
+        ...
+
     def answers_wait_at(self, epoch: int) -> None:
         """A command of the node `epoch` was answered."""
         ...
@@ -704,6 +708,9 @@ class Dispatcher:
             self._taker.slot_freed(namespace, queue, task_type)
             self.on_slot_freed(namespace, queue, task_type)
             self._outside.rows_wait(namespace, queue)
+
+    def workflow_slots_changed(self) -> None:
+        self._outside.workflow_slots_changed()
 
     def look(self) -> None:
         """Some window of a rate limit has opened, or is to be looked at."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from typing import Any
 
-from . import again, attempts, commands, ending, results, revival, runs, settle, signals
+from . import again, attempts, commands, ending, results, revival, runs, settle, signals, slots
 from .decision import Decision, MessageKind, Outcome
 from .events import (
     ChildEnded,
@@ -32,6 +32,7 @@ from .events import (
     Resume,
     Retry,
     Signal,
+    SlotGranted,
     Start,
     Terminate,
     WorkerLost,
@@ -67,6 +68,7 @@ _ENDED = int(WorkflowStatus.COMPLETED)
 
 _HANDLERS: dict[type[Event], Callable[[Turn, Any], Outcome | None]] = {
     Start: commands.apply_start,
+    SlotGranted: commands.apply_slot_granted,
     Result: results.apply_result,
     Signal: signals.apply_signal,
     Due: results.apply_due,
@@ -178,7 +180,7 @@ def _at_rest(turn: Turn) -> bool:
     if turn.header.cursor is None:
         return True
     work = turn.pending_work()
-    return not work["steps"] and not work["held"]
+    return not work["steps"] and not work["held"] and work["slot"] != slots.WAITS
 
 
 def _leave(turn: Turn) -> None:

@@ -65,6 +65,20 @@ class QueueBirth:
     rate_window_s: int = 0
 
 
+@dataclass(slots=True, frozen=True)
+class Slot:
+    """What a decision does to the slot of a workflow under a `rateLimitConfig`; without a limit
+    (`slots` 0) it gives it back."""
+
+    key: str = ""
+    slots: int = 0
+    arrived_ms: int = 0
+    holds: bool = False
+    """It has the slot from this commit on; else it waits for it."""
+    refusable: bool = False
+    """REJECT: where no slot is free it must not wait."""
+
+
 class MessageKind(IntEnum):
     """What one workflow may tell another, or itself. The numbers are stored."""
 
@@ -77,6 +91,7 @@ class MessageKind(IntEnum):
     RESULT = 7
     COMMAND = 8
     CHILD_RETRY = 9
+    SLOT_GRANTED = 21
 
 
 @dataclass(slots=True)
@@ -129,6 +144,7 @@ class Decision:
     """`seq` -> a script that was slow. After the commit its value comes as a `Result` of that row:
     COMPLETED with output `{"result": value}`, FAILED (may be tried again) or
     FAILED_WITH_TERMINAL_ERROR with the reason. Lost with the process, it is asked for again."""
+    slot: Slot | None = None
     freed: list[tuple[str, str]] = field(default_factory=list)
     """(queue, task type) of rows under a `concurrentExecLimit` that have ended or wait again."""
     outcomes: list[Outcome] = field(default_factory=list)

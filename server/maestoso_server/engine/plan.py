@@ -46,6 +46,7 @@ class Plan:
         "output",
         "output_whole",
         "restartable",
+        "slots",
         "timeout_s",
         "variables",
         "version",
@@ -64,9 +65,30 @@ class Plan:
         self.timeout_s = max(definition.timeout_seconds, 0) if ends else 0
         """0 where the clock is off or only alerts."""
         self.output = compile_template(definition.output_parameters) if definition.output_parameters else None
+        self.slots = _slot_limit(definition)
+        """How many of its workflows may run at once; None: any number."""
         self.nodes: dict[str, Node] = {}
         self.first: Node | None = None
         self.output_whole: frozenset[str] = frozenset()
+
+
+class SlotLimit:
+    """A `rateLimitConfig`: `slots` workflows of one key may run; `refuse`: others do not wait."""
+
+    __slots__ = ("key", "refuse", "slots")
+
+    def __init__(self, key: Template, slots: int, *, refuse: bool) -> None:
+        self.key = key
+        self.slots = slots
+        self.refuse = refuse
+
+
+def _slot_limit(definition: WorkflowDefinition) -> SlotLimit | None:
+    config = definition.rate_limit_config
+    if config is None or config.concurrent_exec_limit <= 0:
+        return None
+    key = compile_template(config.rate_limit_key or "")
+    return SlotLimit(key, config.concurrent_exec_limit, refuse=config.policy == "REJECT")
 
 
 def compile(definition: WorkflowDefinition, environment: Mapping[str, str] | None = None) -> Plan:

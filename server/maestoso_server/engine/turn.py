@@ -12,7 +12,7 @@ from typing import Any
 
 from ..payload import Json
 from . import cursor
-from .decision import Decision, Message, MessageKind, QueueBirth
+from .decision import Decision, Message, MessageKind, QueueBirth, Slot
 from .needs import Script
 from .nodes import DYNAMIC, Node
 from .plan import Plan
@@ -55,6 +55,7 @@ class Turn(Reading):
         "revived",
         "scripts",
         "seed",
+        "slot",
         "updated",
     )
 
@@ -82,6 +83,7 @@ class Turn(Reading):
         self.fragments: dict[int, Json] = {}
         self.consumed: list[int] = []
         self.freed: list[tuple[str, str]] = []
+        self.slot: Slot | None = None
         self.scripts: dict[int, Script] = {}
 
     # --- writing -----------------------------------------------------------------------------
@@ -265,5 +267,6 @@ class Turn(Reading):
             self.parsed_fragments,
             self.consumed,
             self.scripts,
+            self.slot,
             self.freed,
         )

@@ -13,7 +13,7 @@ from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
 from ..engine.events import ChildEnded, DeliveryDue, Due, Result, Start, WorkerLost
 from ..engine.needs import ScriptAnswer
 from ..engine.state import Header, TaskStatus, View
-from ..errors import NotFound, Reason
+from ..errors import NotFound, Reason, ResourceExhausted
 from ..payload import Json
 from ..store.load import InboxMessage, Loaded
 from .lanes import Item, Lane
@@ -213,6 +213,11 @@ def answer_existing(lane: Lane, winner: str) -> None:
 
 def answer_metadata_stale(lane: Lane) -> None:
     _refuse(lane, Outdated())
+
+
+def answer_no_slot(lane: Lane, reason: str) -> None:
+    """Its `rateLimitConfig` rejects what it has no slot for."""
+    _refuse(lane, ResourceExhausted(Reason.OVERLOADED, reason))
 
 
 def _refuse(lane: Lane, error: Exception) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..engine.decision import QueueBirth
+from ..engine.decision import QueueBirth, Slot
 from ..engine.state import Header, Path, TaskRow, TaskStatus, WorkflowStatus
 from ..payload import Json
 
@@ -222,6 +222,20 @@ def saved_limited(n: int, namespace: str, birth: QueueBirth) -> tuple[Any, ...]:
         birth.limit_name or birth.task_type,
         birth.rate,
         birth.rate_window_s,
+    )
+
+
+def saved_slot(n: int, header: Header, slot: Slot) -> tuple[Any, ...]:
+    return (
+        n,
+        header.namespace,
+        header.name,
+        plain(slot.key),
+        slot.slots,
+        99 - header.priority,
+        slot.arrived_ms,
+        slot.holds,
+        slot.refusable,
     )
 
 

@@ -17,6 +17,7 @@ from .rows import (
     saved_key,
     saved_limited,
     saved_payload,
+    saved_slot,
     saved_start,
     saved_task,
 )
@@ -62,6 +63,8 @@ class SaveResult:
     """Start that lost its idempotency key -> the workflow that has it."""
     metadata_stale: set[str] = field(default_factory=set)
     """Starts decided on outdated definitions."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Start under a `rateLimitConfig` that rejects -> why it may not run."""
     message_ids: list[int] = field(default_factory=list)
     """Inbox ids of the fresh decisions' messages, in the order of the batch."""
 
@@ -143,6 +146,11 @@ class Arrays:
             rows["messages"] += [
                 (n, m.workflow_id, m.kind, m.body.raw, m.due_ms, m.parked) for m in decision.messages
             ]
+        if decision.slot is not None:
+            if decision.slot.slots:
+                rows["slots"].append(saved_slot(n, decision.header, decision.slot))
+            else:
+                rows["slots_back"].append(n)
         counted = len(decision.updated)
         if (
             decision.deadlines

@@ -50,6 +50,8 @@ TYPES = {
     "deadlines": "saved_deadline[]",
     "clears": "saved_removal[]",
     "fragments": "saved_fragment[]",
+    "slots": "saved_slot[]",
+    "slots_back": "integer[]",
     "expected": "integer[]",
 }
 """Every array that a save may carry, in the order of its parameters from $3 on; empty ones are left out."""
@@ -335,7 +337,32 @@ def _rest(array: Array) -> list[str]:
         parts.append(f"""forked AS (
   INSERT INTO plan_fragment (workflow_id, seq, document)
   SELECT a.ids[i.n], i.seq, i.document {_fresh(array["fragments"])})""")
+    if "slots" in array:
+        parts += _slots(array["slots"])
+    if "slots_back" in array:
+        parts.append(f"""unslotted AS (
+  DELETE FROM workflow_slot s USING unnest({array["slots_back"]}) i(n)
+  WHERE s.workflow_id = {_id("i")} RETURNING s.namespace, s.name, s.key)""")
+        parts.append("""slots_free AS (
+  INSERT INTO slot_work (namespace, name, key)
+  SELECT DISTINCT u.namespace, u.name, u.key FROM unslotted u)""")
     return parts
+
+
+def _slots(array: str) -> list[str]:
+    """Slots taken or asked for, and word of those asked for."""
+    return [
+        f"""slotted AS (
+  INSERT INTO workflow_slot (workflow_id, namespace, name, key, slots, rank, arrived_ms, holds, refusable)
+  SELECT a.ids[i.n], i.namespace, i.name, i.key, i.slots, i.rank, i.arrived_ms, i.holds, i.refusable
+  {_fresh(array)}
+  ON CONFLICT (workflow_id) DO UPDATE SET namespace = excluded.namespace, name = excluded.name,
+    key = excluded.key, slots = excluded.slots, rank = excluded.rank, arrived_ms = excluded.arrived_ms,
+    holds = excluded.holds, refusable = excluded.refusable)""",
+        f"""slots_wanted AS (
+  INSERT INTO slot_work (namespace, name, key)
+  SELECT DISTINCT i.namespace, i.name, i.key {_fresh(array)} AND NOT i.holds)""",
+    ]
 
 
 # ---- the answer
