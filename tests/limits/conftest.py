@@ -62,7 +62,7 @@ class Nodes:
         async with asyncio.timeout(DEADLINE_S):
             while await look() != wanted:
                 self.clock.advance(step_ms)
-                await self.rest()
+                await self.beaten()
 
     async def rest(self) -> None:
         """As long as some statements take."""
@@ -75,7 +75,14 @@ class Nodes:
             step = min(ms, 500)
             self.clock.advance(step)
             ms -= step
-            await self.rest()
+            await self.beaten()
+
+    async def beaten(self) -> None:
+        """Return when every node has beaten within the last second."""
+        async with asyncio.timeout(DEADLINE_S):
+            while await self.value("SELECT min(lease_until_ms) FROM node") < self.clock.now_ms() + 2_999:
+                pass
+        await self.rest()
 
     async def explain(self, caller: Caller, workflow_id: str) -> admin_pb2.Explanation:
         request = admin_service_pb2.ExplainWorkflowRequest(workflow_id=workflow_id)

@@ -106,10 +106,10 @@ def take_in(lane: Lane, loaded: Loaded | None, now_ms: int, seed: Callable[[], i
 def received(message: InboxMessage, now_ms: int, seed: int) -> Item:
     """The event that an inbox row carries."""
     body = message.body.raw
+    event = messages.decode(message.kind, body, now_ms=now_ms, seed=seed)
     if message.kind is MessageKind.CHILD_START:
         header = messages.child_header(message.workflow_id, body, now_ms)
-        return Item(Start(now_ms=now_ms, seed=seed), message_id=message.id, header=header)
-    event = messages.decode(message.kind, body, now_ms=now_ms, seed=seed)
+        return Item(event, message_id=message.id, header=header)
     return Item(event, message_id=message.id, origin_epoch=message.origin_epoch)
 
 
