@@ -170,6 +170,10 @@ class Metrics:
             "maestoso_outcomes_total", "Ended workflows and tasks, by status.", ("of", "status")
         )
         """of: workflow, task. status: Conductor's name."""
+        self.alerts = self._counter(
+            "maestoso_alerts_total", "Clocks under ALERT_ONLY that have run out.", ("of", "clock")
+        )
+        """of: workflow, task. clock: execution, poll, total. Once an attempt."""
         self.rpc_seconds = self._histogram(
             "maestoso_rpc_seconds", "Unary calls, by method and gRPC code.", _FAST, ("method", "code")
         )

@@ -57,7 +57,9 @@ class Nodes:
             while await look() != wanted:
                 await self.conn.fetchval("SELECT 1")
 
-    async def advance_until(self, look: Callable[[], Awaitable[Any]], wanted: Any, step_ms: int = 100) -> None:
+    async def advance_until(
+        self, look: Callable[[], Awaitable[Any]], wanted: Any, step_ms: int = 100
+    ) -> None:
         """Let time pass in steps until it is so; each takes as long as some statements."""
         async with asyncio.timeout(DEADLINE_S):
             while await look() != wanted:

@@ -106,7 +106,8 @@ async def test_terminate_of_one_that_waits_or_runs_gives_the_place_on(nodes: Nod
 async def test_one_that_waits_may_be_paused_and_begins_when_resumed(nodes: Nodes) -> None:
     here = await nodes.node()
     await here.register(limited(1))
-    first, second = await nodes.start(here), await nodes.start(here)
+    await nodes.start(here)
+    second = await nodes.start(here)
     await here.workflows.PauseWorkflow(wire.PauseWorkflowRequest(workflow_id=second), timeout=DEADLINE_S)
     await finish_one(here)
     await nodes.until(lambda: nodes.value("SELECT count(*) FROM workflow_slot WHERE holds"), 1)

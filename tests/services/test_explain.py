@@ -120,9 +120,7 @@ def test_a_task_whose_queue_has_a_worker_waits_for_room() -> None:
 def test_a_task_under_limits_names_the_one_that_is_used_up(
     limit: LimitState, cause: Cause, words: str, due_ms: int
 ) -> None:
-    waiting = explain(
-        HEADER, queued(limit=2), live={"pay"}, unresolved={}, now_ms=NOW_MS, limit=limit
-    )
+    waiting = explain(HEADER, queued(limit=2), live={"pay"}, unresolved={}, now_ms=NOW_MS, limit=limit)
 
     assert (waiting.cause, waiting.due_ms) == (cause, due_ms)
     assert words in waiting.explanation

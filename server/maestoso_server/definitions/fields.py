@@ -13,7 +13,6 @@ from .task_types import NEVER_RETRIED, STARTED_AT_ONCE
 
 _UNREAD: dict[type[BaseModel], tuple[str, ...]] = {
     WorkflowDefinition: (
-        "rate_limit_config",
         "input_schema",
         "output_schema",
         "workflow_status_listener_enabled",
@@ -25,8 +24,6 @@ _UNREAD: dict[type[BaseModel], tuple[str, ...]] = {
         "input_schema",
         "output_schema",
         "base_type",
-        "isolation_group_id",
-        "execution_name_space",
         "runtime_metadata",
         "task_status_listener_enabled",
     ),

@@ -53,6 +53,8 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json] | None) -> Non
     passed = revived(turn, node, old)
     if node.kind in (WORKER, DYNAMIC):
         row.state = {**(old.state or {}), **(passed or {})} if node.kind == DYNAMIC else passed
+        if row.state is not None and "alerted" in row.state:
+            row.state = {key: value for key, value in row.state.items() if key != "alerted"}
         enqueue(turn, row, policy, turn.now_ms + delay_ms)
     elif delay_ms > 0:
         row.state = {**(passed or {}), "due": turn.now_ms + delay_ms}

@@ -66,6 +66,16 @@ class QueueBirth:
 
 
 @dataclass(slots=True, frozen=True)
+class Alert:
+    """A clock that only alerts has run out. `of`: workflow, task; `clock`: execution, poll, total."""
+
+    of: str
+    clock: str
+    text: str
+    seq: int = 0
+
+
+@dataclass(slots=True, frozen=True)
 class Slot:
     """What a decision does to the slot of a workflow under a `rateLimitConfig`; without a limit
     (`slots` 0) it gives it back."""
@@ -145,6 +155,8 @@ class Decision:
     COMPLETED with output `{"result": value}`, FAILED (may be tried again) or
     FAILED_WITH_TERMINAL_ERROR with the reason. Lost with the process, it is asked for again."""
     slot: Slot | None = None
+    """What becomes of its slot under a `rateLimitConfig`; None: nothing."""
+    alerts: list[Alert] = field(default_factory=list)
     freed: list[tuple[str, str]] = field(default_factory=list)
     """(queue, task type) of rows under a `concurrentExecLimit` that have ended or wait again."""
     outcomes: list[Outcome] = field(default_factory=list)

@@ -43,6 +43,7 @@ class Plan:
         "input_template",
         "name",
         "nodes",
+        "only_alerts",
         "output",
         "output_whole",
         "restartable",
@@ -61,9 +62,9 @@ class Plan:
         self.input_template = definition.input_template
         self.variables = definition.variables
         self.restartable = definition.restartable
-        ends = definition.timeout_policy is WorkflowTimeoutPolicy.TIME_OUT_WF
-        self.timeout_s = max(definition.timeout_seconds, 0) if ends else 0
-        """0 where the clock is off or only alerts."""
+        self.only_alerts = definition.timeout_policy is WorkflowTimeoutPolicy.ALERT_ONLY
+        self.timeout_s = max(definition.timeout_seconds, 0)
+        """0 where the clock is off."""
         self.output = compile_template(definition.output_parameters) if definition.output_parameters else None
         self.slots = _slot_limit(definition)
         """How many of its workflows may run at once; None: any number."""

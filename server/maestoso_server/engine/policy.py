@@ -21,8 +21,7 @@ _TIMEOUT_POLICIES = {
 
 
 class Policy:
-    """Seconds are whole, 0 = the clock is off. A clock that only alerts is never armed: nothing
-    would follow from it."""
+    """Seconds are whole, 0 = the clock is off."""
 
     __slots__ = (
         "definition",
@@ -46,10 +45,9 @@ class Policy:
         self.definition = definition
         self.retries = retries
         self.timeout_policy = _TIMEOUT_POLICIES[definition.timeout_policy]
-        armed = self.timeout_policy != ALERT_ONLY
-        self.timeout_s = max(definition.timeout_seconds, 0) if armed else 0
-        self.poll_s = max(definition.poll_timeout_seconds or 0, 0) if armed and not is_operator else 0
-        self.total_s = max(definition.total_timeout_seconds, 0) if armed else 0
+        self.timeout_s = max(definition.timeout_seconds, 0)
+        self.poll_s = 0 if is_operator else max(definition.poll_timeout_seconds or 0, 0)
+        self.total_s = max(definition.total_timeout_seconds, 0)
         self.response_s = 0 if is_operator else max(definition.response_timeout_seconds, 0)
         self.limits = definition.limits
         self.limit = self.limits.slots if self.limits.any and not is_operator else 0

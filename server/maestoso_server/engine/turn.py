@@ -12,7 +12,7 @@ from typing import Any
 
 from ..payload import Json
 from . import cursor
-from .decision import Decision, Message, MessageKind, QueueBirth, Slot
+from .decision import Alert, Decision, Message, MessageKind, QueueBirth, Slot
 from .needs import Script
 from .nodes import DYNAMIC, Node
 from .plan import Plan
@@ -36,6 +36,7 @@ class Turn(Reading):
 
     __slots__ = (
         "agenda",
+        "alerts",
         "asleep",
         "births",
         "budget",
@@ -84,6 +85,7 @@ class Turn(Reading):
         self.consumed: list[int] = []
         self.freed: list[tuple[str, str]] = []
         self.slot: Slot | None = None
+        self.alerts: list[Alert] = []
         self.scripts: dict[int, Script] = {}
 
     # --- writing -----------------------------------------------------------------------------
@@ -268,5 +270,6 @@ class Turn(Reading):
             self.consumed,
             self.scripts,
             self.slot,
+            self.alerts,
             self.freed,
         )

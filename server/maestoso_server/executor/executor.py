@@ -439,6 +439,9 @@ class Executor:
         over.extend(decision.asleep)
         if over:
             self._placement.ended(lane.workflow_id, over)
+        for alert in decision.alerts:
+            facts = {"workflow_id": lane.workflow_id, "seq": alert.seq, "clock": alert.clock}
+            log.warning("a clock that only alerts has run out: %s", alert.text, extra=facts)
         if decision.slot is not None:
             self._placement.workflow_slots_changed()
         if decision.freed:

@@ -21,6 +21,7 @@ class Meters:
         self._commit_seconds = metrics.commit_seconds.observe
         self._commit_size = metrics.batch_size.labels("commit").observe
         self._retries = metrics.retries.inc
+        self._alerts = metrics.alerts
         self._workflows = {
             status: metrics.outcomes.labels("workflow", status.name).inc
             for status in WorkflowStatus
@@ -45,5 +46,7 @@ class Meters:
             retries = sum(1 for row in decision.inserted if row.retried_seq)
             if retries:
                 self._retries(retries)
+            for alert in decision.alerts:
+                self._alerts.labels(alert.of, alert.clock).inc()
             if decision.ended:
                 self._workflows[decision.header.status]()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from ..engine import messages
 from ..engine.cursor import continues
 from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
-from ..engine.events import ChildEnded, DeliveryDue, Due, Result, Start, WorkerLost
+from ..engine.events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
 from ..engine.needs import ScriptAnswer
 from ..engine.state import Header, TaskStatus, View
 from ..errors import NotFound, Reason, ResourceExhausted

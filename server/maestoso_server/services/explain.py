@@ -87,9 +87,7 @@ def explain(
     return _server(header, row, due_ms)
 
 
-def _queued(
-    task: OpenTask, queue: str, *, live: set[str], now_ms: int, limit: LimitState | None
-) -> Waiting:
+def _queued(task: OpenTask, queue: str, *, live: set[str], now_ms: int, limit: LimitState | None) -> Waiting:
     """A worker or system task."""
     due_ms = task.delivery_deadline_ms or task.timer_ms or 0
     ready_ms = task.due_ms or 0
@@ -149,9 +147,7 @@ def _server(header: Header, row: TaskRow, due_ms: int) -> Waiting:
     )
 
 
-def summary(
-    header: Header, waiting: Sequence[Waiting], *, more: bool, place: Place | None = None
-) -> str:
+def summary(header: Header, waiting: Sequence[Waiting], *, more: bool, place: Place | None = None) -> str:
     """The whole in a sentence. `place`: where it stands in line for a slot of its `rateLimitConfig`."""
     if header.status.terminal:
         reason = f": {header.reason}" if header.reason else ""
@@ -159,8 +155,8 @@ def summary(
     if place is not None:
         shown = f" with rateLimitKey {place.key.key!r}" if place.key.key else ""
         return (
-            f"{header.status.name}, has not begun: waits for a slot of rateLimitConfig, of which {place.held} "
-            f"of {place.slots} are taken{shown}; {place.ahead} others wait before it."
+            f"{header.status.name}, has not begun: waits for a slot of rateLimitConfig, of which "
+            f"{place.held} of {place.slots} are taken{shown}; {place.ahead} others wait before it."
         )
     if not waiting:
         held = "resume it" if header.status is WorkflowStatus.PAUSED else "the server is working on it"

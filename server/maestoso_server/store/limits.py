@@ -39,7 +39,12 @@ async def states(
             _STATE, row["namespace"], row["name"], row["task_type"], now_ms - window_s * 1000
         )
         found[workflow_id, seq] = LimitState(
-            slots, facts["held"], rate, window_s, facts["granted"], (facts["oldest_ms"] or 0) + window_s * 1000
+            slots,
+            facts["held"],
+            rate,
+            window_s,
+            facts["granted"],
+            (facts["oldest_ms"] or 0) + window_s * 1000,
         )
     return found
 
@@ -55,8 +60,9 @@ WHERE q.workflow_id = $1 AND q.seq = $2 AND q.task_limit > 0 AND NOT q.ended"""
 # $1 namespace, $2 task definition, $3 task type, $4 the window's beginning (excluded)
 _STATE = """/* state of limits */
 SELECT (
-    SELECT count(*) FROM task_queue q WHERE q.namespace = $1 AND q.task_type = $3 AND q.owner_epoch IS NOT NULL
-      AND q.owner_epoch >= 0 AND q.task_limit > 0 AND NOT q.ended
+    SELECT count(*) FROM task_queue q
+    WHERE q.namespace = $1 AND q.task_type = $3 AND q.owner_epoch IS NOT NULL AND q.owner_epoch >= 0
+      AND q.task_limit > 0 AND NOT q.ended
       AND coalesce(q.limit_name, q.task_type) = $2) AS held,
   coalesce(sum(g.granted), 0)::int AS granted, min(g.at_ms) AS oldest_ms
 FROM task_grant g WHERE g.namespace = $1 AND g.name = $2 AND g.at_ms > $4::bigint"""

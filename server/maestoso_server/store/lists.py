@@ -227,9 +227,7 @@ async def explain(
 
 
 def _open_facts(row: Any) -> tuple[Any, ...]:
-    queue, owner, session, delivery, due_ms, deadline_ms, worker_id, timer_ms, limit = list(row)[
-        TASK_WIDTH:
-    ]
+    queue, owner, session, delivery, due_ms, deadline_ms, worker_id, timer_ms, limit = list(row)[TASK_WIDTH:]
     session_id = None if session is None else str(session)
     return queue, owner, session_id, delivery, due_ms, deadline_ms, worker_id or "", timer_ms, limit
 
