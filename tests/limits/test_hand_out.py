@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -149,10 +148,6 @@ async def test_a_lost_worker_gives_its_slot_back(nodes: Nodes) -> None:
     await nodes.advance_until(lambda: here.status(first), "WORKFLOW_STATUS_FAILED", 500)
     (task,) = await polling
     assert task.workflow_id == second
-
-
-def mapped(**domains: str) -> dict[str, Any]:
-    return {"task_to_domain": domains}
 
 
 async def test_the_first_domain_with_a_taker_in_ten_seconds_gets_the_task(nodes: Nodes) -> None:
