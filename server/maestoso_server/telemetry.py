@@ -174,6 +174,10 @@ class Metrics:
         self.cache_hits = self._counter(
             "maestoso_cache_hits_total", "Tasks completed with the output of an earlier one."
         )
+        self.alerts = self._counter(
+            "maestoso_alerts_total", "Clocks under ALERT_ONLY that have run out.", ("of", "clock")
+        )
+        """of: workflow, task. clock: execution, poll, total. Once an attempt."""
         self.rpc_seconds = self._histogram(
             "maestoso_rpc_seconds", "Unary calls, by method and gRPC code.", _FAST, ("method", "code")
         )

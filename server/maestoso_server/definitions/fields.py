@@ -7,16 +7,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..json_text import Path
-from .models import SubWorkflowParams, TaskDefinition, WorkflowDefinition, WorkflowTask
+from .models import SubWorkflowParams, TaskDefinition, WorkflowTask
 from .report import Report
 from .task_types import NEVER_RETRIED, STARTED_AT_ONCE
 
 _UNREAD: dict[type[BaseModel], tuple[str, ...]] = {
-    WorkflowDefinition: ("rate_limit_config",),
     TaskDefinition: (
         "base_type",
-        "isolation_group_id",
-        "execution_name_space",
         "runtime_metadata",
         "task_status_listener_enabled",
     ),

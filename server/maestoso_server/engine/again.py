@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..payload import EMPTY
-from . import cursor, messages, statuses
+from . import cursor, messages, slots, statuses
 from .attempts import revived
 from .commands import begin, restart_clock, take_held
 from .cursor import continues
@@ -62,6 +62,7 @@ def _reopen(turn: Turn) -> None:
     header.ended_ms = 0
     turn.changed = turn.payload_changed = turn.revived = True
     turn.ended = False
+    slots.take_again(turn)
 
 
 def tell_parent(turn: Turn) -> None:

@@ -88,6 +88,7 @@ def _lasting(turn: Turn, node: Node, old: TaskRow, row: TaskRow) -> dict[str, An
     if old.state is not None:
         if node.kind == DYNAMIC:
             kept = {**old.state, **kept}
+            kept.pop("alerted", None)
         elif "cache" in old.state:
             kept["cache"] = old.state["cache"]
     kept.update(revived(turn, node, old) or {})

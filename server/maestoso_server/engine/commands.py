@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..payload import Json
-from . import reasons, statuses
+from . import reasons, slots, statuses
 from .decision import APPLIED, Outcome
 from .ending import end, prepare_output
-from .events import Continue, Pause, Resume, Start, Terminate
+from .events import Continue, Pause, Resume, SlotGranted, Start, Terminate
 from .outcomes import refused, stale
 from .plan import Plan
 from .state import WorkflowStatus
@@ -16,11 +16,25 @@ from .turn import Turn
 _ENDED = int(WorkflowStatus.COMPLETED)
 
 
-def apply_start(turn: Turn, _event: Start) -> Outcome | None:
+def apply_start(turn: Turn, event: Start) -> Outcome | None:
     """The header is there, with the caller's input; defaults come from the definition (B21)."""
     header = turn.header
     if header.last_task or turn.view.header.revision:
         return stale("the workflow has started already")
+    if turn.plan.slots is not None:
+        _default(turn)
+        may_begin = slots.ask(turn, told=event.told)
+        if not may_begin:
+            return None if may_begin is None else APPLIED
+    begin(turn)
+    statuses.tell(turn, "STARTED")
+    return APPLIED
+
+
+def apply_slot_granted(turn: Turn, event: SlotGranted) -> Outcome | None:
+    outcome = slots.grant(turn, event)
+    if outcome is not None:
+        return outcome
     begin(turn)
     statuses.tell(turn, "STARTED")
     return APPLIED
@@ -30,10 +44,7 @@ def begin(turn: Turn) -> None:
     """Run from the first node."""
     header, plan = turn.header, turn.plan
     header.clock_ms = turn.now_ms
-    header.input = with_defaults(header.input, plan.input_template)
-    if plan.variables:
-        header.variables = Json.of(plan.variables)
-    turn.changed = turn.payload_changed = True
+    _default(turn)
     if plan.timeout_s:
         turn.deadlines[0] = turn.now_ms + plan.timeout_s * 1000
     faults = input_faults(plan, header.input)
@@ -42,6 +53,15 @@ def begin(turn: Turn) -> None:
         turn.later((END, int(WorkflowStatus.FAILED), reason, 0))
     elif plan.first is not None:
         turn.later((BIRTH, plan.first.reference, (), 0))
+
+
+def _default(turn: Turn) -> None:
+    """What the definition gives a workflow to begin with."""
+    header, plan = turn.header, turn.plan
+    header.input = with_defaults(header.input, plan.input_template)
+    if plan.variables:
+        header.variables = Json.of(plan.variables)
+    turn.changed = turn.payload_changed = True
 
 
 def input_faults(plan: Plan, value: Json) -> list[tuple[str, str]]:

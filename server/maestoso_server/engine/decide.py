@@ -17,7 +17,20 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from typing import Any
 
-from . import again, attempts, closing, commands, ending, results, revival, runs, settle, signals, statuses
+from . import (
+    again,
+    attempts,
+    closing,
+    commands,
+    ending,
+    results,
+    revival,
+    runs,
+    settle,
+    signals,
+    slots,
+    statuses,
+)
 from .decision import Decision, MessageKind, Outcome
 from .events import (
     ChildEnded,
@@ -32,6 +45,7 @@ from .events import (
     Resume,
     Retry,
     Signal,
+    SlotGranted,
     Start,
     Terminate,
     WorkerLost,
@@ -68,6 +82,7 @@ _ENDED = int(WorkflowStatus.COMPLETED)
 
 _HANDLERS: dict[type[Event], Callable[[Turn, Any], Outcome | None]] = {
     Start: commands.apply_start,
+    SlotGranted: commands.apply_slot_granted,
     Result: results.apply_result,
     Signal: signals.apply_signal,
     Due: results.apply_due,
@@ -192,7 +207,7 @@ def _at_rest(turn: Turn) -> bool:
     if turn.header.cursor is None:
         return True
     work = turn.pending_work()
-    return not work["steps"] and not work["held"]
+    return not work["steps"] and not work["held"] and work["slot"] != slots.WAITS
 
 
 def _leave(turn: Turn) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..payload import EMPTY, Json
-from . import failure, messages, reasons, statuses
+from . import failure, messages, reasons, slots, statuses
 from .decision import MessageKind
 from .limits import PAYLOAD_MAX_BYTES
 from .needs import ChildAnswer, FailedRows, OpenRows
@@ -140,6 +140,7 @@ def end(
     header.ended_ms = turn.now_ms
     turn.changed = turn.payload_changed = turn.ended = True
     statuses.tell(turn, status.name)
+    slots.give_back(turn)
     if turn.plan.timeout_s:
         turn.deadlines[0] = 0
     if header.parent_id and not by_parent:

@@ -22,7 +22,19 @@ class Event:
 
 @dataclass(slots=True, kw_only=True)
 class Start(Event):
-    """The workflow begins. Its header is in the view already, with `revision` 0 and no rows."""
+    """The workflow begins. Its header is in the view already, with `revision` 0 and no rows.
+
+    `told`: another workflow asks for it, who cannot be refused at once."""
+
+    told: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class SlotGranted(Event):
+    """A workflow that waits for a slot of its `rateLimitConfig` has it now; or (`refused` says why) it
+    will not get one."""
+
+    refused: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from .events import (
     Resume,
     Retry,
     Signal,
+    SlotGranted,
     Start,
     Terminate,
 )
@@ -167,6 +168,11 @@ def child_retry(*, resume: bool) -> Json:
     return _json(_Body(resume=resume))
 
 
+def slot_granted(refused: str | None) -> Json:
+    """SLOT_GRANTED, to a workflow that waits for its slot."""
+    return _json(_Body(reason=refused))
+
+
 # --- to oneself, and from outside through the inbox --------------------------------------------
 
 
@@ -235,7 +241,9 @@ def decode(kind: MessageKind, body: bytes, *, now_ms: int, seed: int = 0) -> Eve
     told = _read(body)
     stamp: dict[str, Any] = {"now_ms": now_ms, "seed": seed}
     if kind == MessageKind.CHILD_START:
-        return Start(**stamp)
+        return Start(told=True, **stamp)
+    if kind == MessageKind.SLOT_GRANTED:
+        return SlotGranted(refused=told.reason, **stamp)
     if kind == MessageKind.CHILD_ENDED:
         return ChildEnded(
             seq=told.seq,

@@ -243,6 +243,13 @@ def policy_of(kind: int, task: WorkflowTask, definition: TaskDefinition) -> Poli
     return Policy(definition, retries, is_operator=kind not in _QUEUED, is_system=task.type in SYSTEM_TYPES)
 
 
+def dynamic_policy(node: Node, document: Any) -> Policy:
+    """The policy of a DYNAMIC node that turned out to be the task of this registered definition (None:
+    it is not registered)."""
+    definition = TaskDefinition.model_validate(document) if document else UNREGISTERED
+    return policy_of(WORKER, node.task, definition)
+
+
 def input_template(
     parameters: dict[str, Any], definition: TaskDefinition, kind: int
 ) -> tuple[Template, dict[str, Template] | None]:

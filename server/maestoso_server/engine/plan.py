@@ -46,10 +46,12 @@ class Plan:
         "input_template",
         "name",
         "nodes",
+        "only_alerts",
         "output",
         "output_schema",
         "output_whole",
         "restartable",
+        "slots",
         "status_queue",
         "strict",
         "timeout_s",
@@ -66,9 +68,9 @@ class Plan:
         self.input_template = definition.input_template
         self.variables = definition.variables
         self.restartable = definition.restartable
-        ends = definition.timeout_policy is WorkflowTimeoutPolicy.TIME_OUT_WF
-        self.timeout_s = max(definition.timeout_seconds, 0) if ends else 0
-        """0 where the clock is off or only alerts."""
+        self.only_alerts = definition.timeout_policy is WorkflowTimeoutPolicy.ALERT_ONLY
+        self.timeout_s = max(definition.timeout_seconds, 0)
+        """0 where the clock is off."""
         self.output = compile_template(definition.output_parameters) if definition.output_parameters else None
         enforced = definition.enforce_schema
         self.input_schema = compile_schema(definition.input_schema) if enforced else None
@@ -76,9 +78,30 @@ class Plan:
         self.strict = definition.on_missing == "error"
         """An expression that finds nothing fails its task, or the workflow whose output it is in."""
         self.status_queue = status_queue(definition)
+        self.slots = _slot_limit(definition)
+        """How many of its workflows may run at once; None: any number."""
         self.nodes: dict[str, Node] = {}
         self.first: Node | None = None
         self.output_whole: frozenset[str] = frozenset()
+
+
+class SlotLimit:
+    """A `rateLimitConfig`: `slots` workflows of one key may run; `refuse`: others do not wait."""
+
+    __slots__ = ("key", "refuse", "slots")
+
+    def __init__(self, key: Template, slots: int, *, refuse: bool) -> None:
+        self.key = key
+        self.slots = slots
+        self.refuse = refuse
+
+
+def _slot_limit(definition: WorkflowDefinition) -> SlotLimit | None:
+    config = definition.rate_limit_config
+    if config is None or config.concurrent_exec_limit <= 0:
+        return None
+    key = compile_template(config.rate_limit_key or "")
+    return SlotLimit(key, config.concurrent_exec_limit, refuse=config.policy == "REJECT")
 
 
 def compile(definition: WorkflowDefinition, environment: Mapping[str, str] | None = None) -> Plan:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ids
-from ..definitions.models import TaskDefinition
 from ..payload import Json
 from . import needs as asked
 from .branches import branch_input
@@ -19,7 +18,7 @@ from .expressions import MISSING, Lookup, Template, compile_template, resolve
 from .fragment import Fragment
 from .lookup import make_lookup
 from .needs import Need, Row, Rows
-from .nodes import DYNAMIC, UNREGISTERED, WORKER, Node, policy_of
+from .nodes import DYNAMIC, Node, dynamic_policy
 from .plan import Plan
 from .policy import Policy
 from .state import Header, Path, TaskKey, TaskRow, View
@@ -169,7 +168,7 @@ class Reading:
         """The policy that a row runs under; a DYNAMIC's is that of the task it turned out to be."""
         if node.kind != DYNAMIC or row.state is None or "definition" not in row.state:
             return node.policy
-        return policy_by(node, row.state["definition"])
+        return dynamic_policy(node, row.state["definition"])
 
     # --- values ------------------------------------------------------------------------------
 
@@ -259,12 +258,6 @@ class Reading:
                 view.add_latest(reference, row)
             elif row is None:
                 view.absent.add((reference, path))
-
-
-def policy_by(node: Node, document: Any) -> Policy:
-    """The policy of a DYNAMIC by the registered definition of the task that it turned out to be."""
-    definition = TaskDefinition.model_validate(document) if document else None
-    return policy_of(WORKER, node.task, definition or UNREGISTERED)
 
 
 def _no_lookup(_root: str, _attribute: str | None) -> Any:

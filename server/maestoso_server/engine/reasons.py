@@ -54,10 +54,10 @@ def no_time_to_retry(task: str, name: str, limit_s: int, elapsed_s: int) -> str:
     )
 
 
-def workflow_timed_out(elapsed_s: int, limit_s: int) -> str:
+def workflow_timed_out(elapsed_s: int, limit_s: int, policy: str) -> str:
     return (
         f"Workflow timed out after {elapsed_s} seconds. Timeout configured as {limit_s} seconds. "
-        "Timeout policy configured to TIME_OUT_WF"
+        f"Timeout policy configured to {policy}"
     )
 
 

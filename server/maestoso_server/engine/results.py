@@ -8,14 +8,14 @@ from __future__ import annotations
 from ..payload import Json
 from . import reasons
 from .attempts import begin
-from .decision import APPLIED, Outcome
+from .decision import APPLIED, Alert, Outcome
 from .events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
 from .nodes import DYNAMIC, EVENT, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
 from .outcomes import stale
 from .outputs import with_member
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import BY_POLICY, END, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
-from .timers import judge, judge_row
+from .timers import alert, judge, judge_row
 from .turn import Turn
 
 _COMPLETED = int(TaskStatus.COMPLETED)
@@ -101,6 +101,7 @@ def _put_back(turn: Turn, event: Result, row: TaskRow, node: Node) -> None:
     due_ms = turn.now_ms + row.callback_after_s * 1000
     turn.asleep[row.seq] = due_ms
     policy = turn.policy_of(row, node)
+    turn.note_freed(row, policy)
     if policy.row_clock:
         turn.deadlines[row.seq] = judge(turn, row, policy, waiting_ms=due_ms).next_ms
 
@@ -162,6 +163,7 @@ def apply_delivery_due(turn: Turn, event: DeliveryDue) -> Outcome | None:
         started_ms=event.started_ms,
         progress_ms=event.progress_ms,
     )
+    alert(turn, row, verdict.alerts)
     if verdict.reason is None:
         return stale("its clock has not run out")
     turn.guarded.add(event.seq)
@@ -190,6 +192,7 @@ def apply_due(turn: Turn, event: Due) -> Outcome | None:
         _own_time(turn, node, turn.edit(row))
         return APPLIED
     verdict = judge_row(turn, node, row, event.queue)
+    alert(turn, row, verdict.alerts)
     if verdict.reason is not None:
         turn.deadlines[event.seq] = 0
         _time_out(turn, node, turn.edit(row), verdict.reason, ends=verdict.ends)
@@ -226,7 +229,12 @@ def _workflow_due(turn: Turn) -> Outcome:
     if turn.now_ms < due:
         turn.deadlines[0] = due
         return APPLIED
-    reason = reasons.workflow_timed_out((turn.now_ms - header.clock_ms) // 1000, limit_s)
+    elapsed_s = (turn.now_ms - header.clock_ms) // 1000
+    if turn.plan.only_alerts:
+        text = reasons.workflow_timed_out(elapsed_s, limit_s, "ALERT_ONLY")
+        turn.alerts.append(Alert("workflow", "execution", text))
+        return APPLIED
+    reason = reasons.workflow_timed_out(elapsed_s, limit_s, "TIME_OUT_WF")
     turn.first((END, int(WorkflowStatus.TIMED_OUT), reason, 0))
     return APPLIED
 

@@ -13,10 +13,11 @@ from typing import Any
 from ..payload import Json
 from . import closing, cursor
 from .changes import Change
-from .decision import CacheWrite, Decision, Message, MessageKind, Publication, QueueBirth
+from .decision import Alert, CacheWrite, Decision, Message, MessageKind, Publication, QueueBirth, Slot
 from .needs import Script
-from .nodes import Node
+from .nodes import DYNAMIC, Node
 from .plan import Plan
+from .policy import Policy, queue_name
 from .reading import Reading
 from .reasons import short
 from .state import TaskRow, TaskStatus, View
@@ -38,6 +39,7 @@ class Turn(Reading):
 
     __slots__ = (
         "agenda",
+        "alerts",
         "asleep",
         "births",
         "budget",
@@ -48,6 +50,7 @@ class Turn(Reading):
         "deadlines",
         "ended",
         "fragments",
+        "freed",
         "guarded",
         "inserted",
         "messages",
@@ -59,6 +62,7 @@ class Turn(Reading):
         "revived",
         "scripts",
         "seed",
+        "slot",
         "updated",
     )
 
@@ -85,6 +89,9 @@ class Turn(Reading):
         self.messages: list[Message] = []
         self.fragments: dict[int, Json] = {}
         self.consumed: list[int] = []
+        self.freed: list[tuple[str, str]] = []
+        self.slot: Slot | None = None
+        self.alerts: list[Alert] = []
         self.scripts: dict[int, Script] = {}
         self.published: list[Publication] = []
         self.cached: list[CacheWrite] = []
@@ -157,6 +164,8 @@ class Turn(Reading):
             if seq not in self.guarded and self.births.pop(seq, None) is None:
                 self.released[seq] = None
             self.asleep.pop(seq, None)
+            if node.policy.frees or node.kind == DYNAMIC:
+                self.note_freed(row, self.policy_of(row, node))
         if node.policy.row_clock or (row.state is not None and "due" in row.state):
             self.deadlines[seq] = 0
         self.scripts.pop(seq, None)
@@ -165,6 +174,11 @@ class Turn(Reading):
             row.reason = short(reason)
         if node.watched:
             closing.note(self, node, row)
+
+    def note_freed(self, row: TaskRow, policy: Policy) -> None:
+        """A row leaves its hands: where its definition has slots, another one may run."""
+        if policy.frees:
+            self.freed.append((queue_name(row, policy), row.type))
 
     def delete(self, row: TaskRow) -> None:
         """Remove a row for good (keepLastN). Only ended rows are removed."""
@@ -277,6 +291,9 @@ class Turn(Reading):
             self.scripts,
             self.published,
             self.cached,
+            self.slot,
+            self.alerts,
+            self.freed,
         )
 
 

@@ -23,6 +23,7 @@ class Meters:
         self._retries = metrics.retries.inc
         self._events = metrics.events.inc
         self._cache_hits = metrics.cache_hits.inc
+        self._alerts = metrics.alerts
         self._workflows = {
             status: metrics.outcomes.labels("workflow", status.name).inc
             for status in WorkflowStatus
@@ -51,5 +52,7 @@ class Meters:
                 self._retries(retries)
             if decision.published:
                 self._events(len(decision.published))
+            for alert in decision.alerts:
+                self._alerts.labels(alert.of, alert.clock).inc()
             if decision.ended:
                 self._workflows[decision.header.status]()

@@ -14,7 +14,8 @@ from ..engine.names import shown_reference
 from ..engine.needs import Row, Rows
 from ..engine.state import Header, TaskRow, View
 from ..errors import AlreadyExists, NotFound, Reason
-from ..store import demand, lists, metadata, needs, nodes, outbox, queue, sessions
+from ..store import demand, lists, metadata, needs, nodes, outbox, queue, sessions, slots
+from ..store import limits as task_limits
 from ..store.database import Connection, Database
 from . import convert, limits
 from .actions import namespace_of
@@ -155,15 +156,26 @@ class AdminService(AdminServiceServicer):
             unresolved = _inside([task.row for task in found.open_tasks])
             joins = [task.row for task in page if task.row.type in JOINS]
             unresolved.update(await _joined(connection, found.header, joins, now_ms))
+            limited = [(workflow_id, task.row.seq) for task in page if task.limit]
+            states = await task_limits.states(connection, limited, now_ms=now_ms)
+            place = None if page else await slots.place(connection, workflow_id)
         waiting = [
-            explain(found.header, task, live=live, unresolved=unresolved, now_ms=now_ms) for task in page
+            explain(
+                found.header,
+                task,
+                live=live,
+                unresolved=unresolved,
+                now_ms=now_ms,
+                limit=states.get((workflow_id, task.row.seq)),
+            )
+            for task in page
         ]
         more = len(found.open_tasks) > size
         return wire.ExplainWorkflowResponse(
             explanation=admin_pb2.Explanation(
                 workflow_id=workflow_id,
                 status=convert.workflow_status(found.header.status),
-                summary=summary(found.header, waiting, more=more or after > 0),
+                summary=summary(found.header, waiting, more=more or after > 0, place=place),
                 open_tasks=[convert.open_task(workflow_id, one) for one in waiting],
                 pending_messages=found.pending_messages,
             ),

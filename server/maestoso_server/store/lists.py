@@ -204,9 +204,7 @@ class OpenTask:
     timer_ms: int | None
     """Of its row in `deadline`."""
     limit: int
-    """`concurrentExecLimit` of its task type, 0 = none."""
-    used: int
-    """How much of that limit is taken."""
+    """More than 0: it stands under limits (`store.limits`)."""
 
 
 @dataclass(slots=True)
@@ -231,11 +229,9 @@ async def explain(
 
 
 def _open_facts(row: Any) -> tuple[Any, ...]:
-    queue, owner, session, delivery, due_ms, deadline_ms, worker_id, timer_ms, limit, used = list(row)[
-        TASK_WIDTH:
-    ]
+    queue, owner, session, delivery, due_ms, deadline_ms, worker_id, timer_ms, limit = list(row)[TASK_WIDTH:]
     session_id = None if session is None else str(session)
-    return queue, owner, session_id, delivery, due_ms, deadline_ms, worker_id or "", timer_ms, limit, used
+    return queue, owner, session_id, delivery, due_ms, deadline_ms, worker_id or "", timer_ms, limit
 
 
 # $1 workflow
@@ -246,11 +242,7 @@ SELECT (SELECT d.due_ms FROM deadline d WHERE d.workflow_id = $1 AND d.seq = 0) 
 # $1 workflow, $2 generation, $3 after this seq, $4 at most
 _OPEN_TASKS = f"""/* explain open tasks */
 SELECT {_BARE_COLUMNS}, q.queue, q.owner_epoch, q.session_id, q.delivery, q.due_ms, q.deadline_ms,
-  q.worker_id, d.due_ms, coalesce(q.task_limit, 0),
-  CASE WHEN q.task_limit > 0 THEN (
-    SELECT count(*) FROM task_queue o WHERE o.namespace = q.namespace AND o.task_type = q.task_type
-      AND o.owner_epoch IS NOT NULL AND o.owner_epoch >= 0 AND o.task_limit > 0 AND NOT o.ended)
-  ELSE 0 END
+  q.worker_id, d.due_ms, coalesce(q.task_limit, 0)
 FROM task t
 LEFT JOIN LATERAL (
   SELECT * FROM task_queue q WHERE q.workflow_id = t.workflow_id AND q.seq = t.seq OFFSET 0) q ON NOT q.ended

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..engine.decision import QueueBirth
+from ..engine.decision import QueueBirth, Slot
 from ..engine.state import Header, Path, TaskRow, TaskStatus, WorkflowStatus
 from ..payload import Json
 
@@ -212,6 +212,30 @@ def saved_birth(
         birth.redeliver_on_loss,
         session_id,
         place,
+    )
+
+
+def saved_limited(n: int, namespace: str, birth: QueueBirth) -> tuple[Any, ...]:
+    """A birth under a limit: it always waits."""
+    return (
+        *saved_birth(n, namespace, birth, None, 0)[:-2],
+        birth.limit_name or birth.task_type,
+        birth.rate,
+        birth.rate_window_s,
+    )
+
+
+def saved_slot(n: int, header: Header, slot: Slot) -> tuple[Any, ...]:
+    return (
+        n,
+        header.namespace,
+        header.name,
+        plain(slot.key),
+        slot.slots,
+        99 - header.priority,
+        slot.arrived_ms,
+        slot.holds,
+        slot.refusable,
     )
 
 

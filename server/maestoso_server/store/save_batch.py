@@ -15,7 +15,9 @@ from .rows import (
     saved_change,
     saved_header,
     saved_key,
+    saved_limited,
     saved_payload,
+    saved_slot,
     saved_start,
     saved_task,
 )
@@ -61,6 +63,8 @@ class SaveResult:
     """Start that lost its idempotency key -> the workflow that has it."""
     metadata_stale: set[str] = field(default_factory=set)
     """Starts decided on outdated definitions."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Start under a `rateLimitConfig` that rejects -> why it may not run."""
     message_ids: list[int] = field(default_factory=list)
     """Inbox ids of the fresh decisions' messages, in the order of the batch."""
 
@@ -142,6 +146,11 @@ class Arrays:
             rows["messages"] += [
                 (n, m.workflow_id, m.kind, m.body.raw, m.due_ms, m.parked) for m in decision.messages
             ]
+        if decision.slot is not None:
+            if decision.slot.slots:
+                rows["slots"].append(saved_slot(n, decision.header, decision.slot))
+            else:
+                rows["slots_back"].append(n)
         counted = len(decision.updated)
         if (
             decision.deadlines
@@ -201,7 +210,10 @@ class Arrays:
                     session_id = None
                 else:
                     place = self._place(header.namespace, birth.queue, 99 - birth.priority)
-            self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place))
+            if birth.limit:
+                self._rows["limited"].append(saved_limited(n, header.namespace, birth))
+            else:
+                self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place))
 
     def _place(self, namespace: str, queue: str, rank: int) -> int:
         key = (namespace, queue, rank)

@@ -88,6 +88,18 @@ def birth_later(turn: Turn, node: Node, path: Path, scope: int, value: Any) -> N
     turn.later((RUN, row.seq))
 
 
+def birth_delayed(turn: Turn, node: Node, path: Path, scope: int, value: Any) -> None:
+    """A row that runs after its `startDelay`."""
+    if not node.start_delay_s:
+        birth_later(turn, node, path, scope, value)
+        return
+    due_ms = turn.now_ms + node.start_delay_s * 1000
+    row = add_row(turn, node, path, scope, TaskStatus.SCHEDULED, value, state={"due": due_ms})
+    row.started_ms = 0
+    row.callback_after_s = node.start_delay_s
+    turn.deadlines[row.seq] = due_ms
+
+
 def arm(turn: Turn, node: Node, seq: int) -> None:
     """Start the clocks that a row of the engine's own has: `timeoutSeconds`, `totalTimeoutSeconds`."""
     policy = node.policy

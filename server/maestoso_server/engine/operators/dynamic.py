@@ -8,8 +8,7 @@ from ...payload import Json
 from .. import closing
 from ..domains import domain_of
 from ..needs import TaskDefinition
-from ..nodes import Node
-from ..reading import policy_by
+from ..nodes import Node, dynamic_policy
 from ..rows import add_row
 from ..state import Path, TaskStatus
 from ..turn import Turn
@@ -33,10 +32,12 @@ def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str,
         )
     definition = turn.ask(TaskDefinition(check_name(name, f"The task name that {parameter} gives")))
     if not turn.lacking:
-        fault = input_fault(turn, node, given, policy_by(node, definition))
+        policy = dynamic_policy(node, definition)
+        fault = input_fault(turn, node, given, policy)
         if fault is not None:
             raise BadInput(fault, given)
-    return given, name, definition, domain_of(turn, name)
+        return given, name, definition, domain_of(turn, name, policy)
+    return given, name, None, ""
 
 
 def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, str, Any, str]) -> None:

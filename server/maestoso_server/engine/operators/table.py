@@ -42,7 +42,7 @@ from . import (
     waits,
     worker,
 )
-from .births import birth_later, birth_now, prepare_input, prepare_nothing
+from .births import birth_delayed, birth_later, birth_now, prepare_input, prepare_nothing
 
 Prepare = Callable[[Turn, Node, Path, int], Any]
 Birth = Callable[[Turn, Node, Path, int, Any], None]
@@ -57,8 +57,8 @@ BIRTHS: dict[int, tuple[Prepare, Birth]] = {
     FORK: (prepare_input, birth_now),
     DYNAMIC_FORK: (prepare_input, birth_now),
     LOOP: (prepare_input, loops.birth),
-    SUB_WORKFLOW: (children.prepare_input, birth_later),
-    START_WORKFLOW: (prepare_input, birth_later),
+    SUB_WORKFLOW: (children.prepare_input, birth_delayed),
+    START_WORKFLOW: (prepare_input, birth_delayed),
     SET_VARIABLE: (prepare_input, birth_later),
     INLINE: (prepare_input, birth_later),
     LAMBDA: (prepare_input, birth_later),

@@ -12,7 +12,7 @@ from ..domains import domain_of
 from ..expressions import resolve
 from ..needs import CachedOutput
 from ..nodes import Node
-from ..policy import Policy
+from ..policy import Policy, queue_name
 from ..state import Path, TaskRow, TaskStatus
 from ..steps import BY_POLICY, SETTLE
 from ..turn import Turn
@@ -24,7 +24,7 @@ _SCHEDULED = TaskStatus.SCHEDULED
 def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> Any:
     """(input, domain), and for a node with a cache (its key, the output found under it)"""
     value = node.constant or resolved(turn, node, path)
-    domain = domain_of(turn, node.row_type) if turn.header.task_to_domain is not None else ""
+    domain = domain_of(turn, node.row_type, node.policy) if turn.header.task_to_domain is not None else ""
     return (value, domain) if node.cache is None else (value, domain, *_look_up(turn, node, node.cache, path))
 
 
@@ -87,10 +87,11 @@ def enqueue(turn: Turn, row: TaskRow, policy: Policy, due_ms: int) -> None:
     """Give a row of this turn its place in the queue, takeable from `due_ms` on."""
     row.queued = True
     task_type = row.type
+    limits = policy.limits
     total_due_ms = row.first_scheduled_ms + policy.total_s * 1000 if policy.total_s else 0
     turn.births[row.seq] = QueueBirth(
         row.seq,
-        f"{row.domain}:{task_type}" if row.domain else task_type,
+        queue_name(row, policy) if row.domain or policy.queue_suffix else task_type,
         task_type,
         turn.header.priority,
         due_ms,
@@ -100,6 +101,9 @@ def enqueue(turn: Turn, row: TaskRow, policy: Policy, due_ms: int) -> None:
         policy.timeout_s,
         total_due_ms,
         policy.redeliver_on_loss,
+        row.name if policy.limit else "",
+        limits.rate,
+        limits.window_s,
     )
     if policy.row_clock:
         poll_due_ms = due_ms + policy.poll_s * 1000 if policy.poll_s else total_due_ms
