@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from typing import Any
 
-from . import again, attempts, commands, ending, results, revival, runs, settle, signals
+from . import again, attempts, commands, ending, guarded, results, revival, runs, settle, signals
 from .decision import Decision, MessageKind, Outcome
 from .events import (
     ChildEnded,
@@ -38,7 +38,7 @@ from .events import (
 )
 from .messages import continuation
 from .needs import Need
-from .operators import forks, joins, loops
+from .operators import compensation, forks, joins, loops, tries
 from .plan import Plan
 from .state import View, WorkflowStatus
 from .steps import (
@@ -46,16 +46,21 @@ from .steps import (
     BIRTH,
     BRANCHES,
     CANCEL,
+    CATCH,
+    CHOOSE,
     CLOSE,
     END,
     JOIN_BIRTH,
     LAST,
     NOTIFY,
+    PART,
     RECOUNT,
     REVIVE,
     RUN,
     SETTLE,
+    SWEEP,
     TURN,
+    UNDO,
 )
 from .turn import Step, Turn
 
@@ -97,6 +102,11 @@ _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {
     REVIVE: revival.prepare_revive,
     RECOUNT: revival.prepare_recount,
     LAST: forks.prepare_last,
+    CATCH: tries.prepare_catch,
+    SWEEP: tries.prepare_sweep,
+    CHOOSE: tries.prepare_choose,
+    PART: tries.prepare_part,
+    UNDO: compensation.prepare_undo,
 }
 
 _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
@@ -114,7 +124,15 @@ _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
     REVIVE: revival.act_revive,
     RECOUNT: revival.act_recount,
     LAST: forks.act_last,
+    CATCH: tries.act_catch,
+    SWEEP: tries.act_sweep,
+    CHOOSE: tries.act_choose,
+    PART: tries.act_part,
+    UNDO: compensation.act_undo,
 }
+
+_WATCHED_PREPARE = guarded.watched_prepare(_PREPARE)
+_WATCHED_ACT = guarded.watched_act(_ACT)
 
 Asking = Generator[list[Need], list[Any], Decision]
 
@@ -138,20 +156,23 @@ def decide(plan: Plan, view: View, events: Sequence[Event], *, rows_max: int = R
             outcome = handler(turn, event)
         outcomes.append(outcome)
         agenda = turn.agenda
+        prepares, acts = _PREPARE, _ACT
+        if turn.plan.guarded:
+            prepares, acts = _WATCHED_PREPARE, _WATCHED_ACT
         while True:
             while agenda and turn.budget > 0:
                 step = agenda[0]
                 kind = step[0]
                 if turn.header.status != _RUNNING and kind != CANCEL:
                     break
-                prepared = _PREPARE[kind](turn, step)
+                prepared = prepares[kind](turn, step)
                 if turn.wanted or turn.wanted_keys or turn.wanted_latest:
-                    _look_ahead(turn)
+                    _look_ahead(turn, prepares)
                     needs = turn.take_wanted()
                     turn.learn(needs, (yield needs))
                     continue
                 agenda.popleft()
-                _ACT[kind](turn, step, prepared)
+                acts[kind](turn, step, prepared)
             if agenda or turn.header.open or turn.header.status != _RUNNING or not _at_rest(turn):
                 break
             completion = ending.prepare_completion(turn)
@@ -167,10 +188,10 @@ def decide(plan: Plan, view: View, events: Sequence[Event], *, rows_max: int = R
     return decision
 
 
-def _look_ahead(turn: Turn) -> None:
+def _look_ahead(turn: Turn, prepares: dict[int, Callable[[Turn, Step], Any]]) -> None:
     """Have the steps behind the first one note what they lack, so that it is asked together."""
     for step in islice(turn.agenda, 1, _LOOK_AHEAD):
-        _PREPARE[step[0]](turn, step)
+        prepares[step[0]](turn, step)
 
 
 def _at_rest(turn: Turn) -> bool:

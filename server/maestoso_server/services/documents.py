@@ -15,6 +15,7 @@ from typing import Any
 from ..definitions import snapshot
 from ..definitions.models import TaskDefinition, WorkflowDefinition, WorkflowTask
 from ..definitions.parse import Parsed, parse_task, parse_workflow
+from ..definitions.validate import chains
 from ..errors import InvalidArgument, Reason, Violation
 from ..payload import decode
 from ..scripting.pool import Evaluators
@@ -177,5 +178,5 @@ def _nodes(tasks: Iterable[WorkflowTask]) -> Iterator[WorkflowTask]:
     """Every node, outer ones before those inside them; not those of inline sub-workflows."""
     for node in tasks:
         yield node
-        for inside in (*node.decision_cases.values(), node.default_case, *node.fork_tasks, node.loop_over):
+        for inside, _, _ in chains(node, ()):
             yield from _nodes(inside)

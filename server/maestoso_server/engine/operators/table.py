@@ -7,6 +7,7 @@ from typing import Any
 
 from ...payload import Json
 from ..nodes import (
+    COMPENSATE,
     DECISION,
     DYNAMIC,
     DYNAMIC_FORK,
@@ -22,13 +23,27 @@ from ..nodes import (
     SUB_WORKFLOW,
     SWITCH,
     TERMINATE,
+    TRY,
     WAIT,
     WORKER,
     Node,
 )
 from ..state import Path, TaskRow
 from ..turn import Turn
-from . import branching, children, dynamic, dynamic_fork, forks, loops, scripts, simple, waits, worker
+from . import (
+    branching,
+    children,
+    compensation,
+    dynamic,
+    dynamic_fork,
+    forks,
+    loops,
+    scripts,
+    simple,
+    tries,
+    waits,
+    worker,
+)
 from .births import birth_later, birth_now, prepare_input, prepare_nothing
 
 Prepare = Callable[[Turn, Node, Path, int], Any]
@@ -54,6 +69,8 @@ BIRTHS: dict[int, tuple[Prepare, Birth]] = {
     NOOP: (prepare_nothing, birth_later),
     WAIT: (prepare_input, birth_later),
     HUMAN: (prepare_input, birth_later),
+    TRY: (prepare_input, tries.birth),
+    COMPENSATE: (prepare_input, birth_later),
 }
 """How a node gets its first row. The joins have a birth of their own (`joins`)."""
 
@@ -72,6 +89,7 @@ RUNS: dict[int, tuple[PrepareRun, Run]] = {
     NOOP: (simple.prepare_nothing, simple.run_noop),
     WAIT: (waits.prepare_run, waits.run),
     HUMAN: (waits.prepare_run, waits.run),
+    COMPENSATE: (compensation.prepare_run, compensation.run),
 }
 """What an open row of the engine's own does when it runs."""
 
