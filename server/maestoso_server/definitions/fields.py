@@ -55,9 +55,6 @@ _READ_BY: dict[str, frozenset[str]] = {
     "dynamic_task_name_param": frozenset({"DYNAMIC"}),
     "sub_workflow_param": frozenset({"SUB_WORKFLOW"}),
     "sink": frozenset({"EVENT"}),
-    "try_tasks": frozenset({"TRY"}),
-    "catch_cases": frozenset({"TRY"}),
-    "finally_tasks": frozenset({"TRY"}),
 }
 """Fields of a node that only these types read."""
 

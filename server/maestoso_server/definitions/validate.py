@@ -17,6 +17,7 @@ from .jsonpath import PathError, compile_path
 from .models import SubWorkflowParams, TaskDefinition, WorkflowDefinition, WorkflowTask
 from .nodes import Judge, Scope
 from .report import Report
+from .sagas import guarded_chains, judge_sagas
 
 _WORKFLOW_ATTRIBUTES = frozenset(
     {
@@ -69,6 +70,7 @@ def judge_workflow(
     _judge_failure_workflow(definition, (*path, "failureWorkflow"), report)
     _judge_parts(definition, path, report)
     scope = Scope(_references(definition, path, report), task_definitions or {})
+    judge_sagas(definition.tasks, (*path, "tasks"), report)
     _Tree(definition, scope, report, path, inline).judge()
 
 
@@ -169,6 +171,9 @@ def chains(node: WorkflowTask, path: Path) -> Iterator[tuple[list[WorkflowTask],
     for index, branch in enumerate(node.fork_tasks):
         yield branch, (*path, "forkTasks", index), False
     yield node.loop_over, (*path, "loopOver"), True
+    for chain, place in guarded_chains(node):
+        yield chain, (*path, *place), False
+    yield node.compensate, (*path, "compensate"), False
 
 
 class _Tree:
@@ -213,6 +218,8 @@ class _Tree:
         for key, events in node.on_state_change.items():
             for index, event in enumerate(events):
                 judge_fields(event, (*path, "onStateChange", key, index), self._report)
+        for index, case in enumerate(node.catch_cases):
+            judge_fields(case, (*path, "catchCases", index), self._report)
         if node.sub_workflow_param is not None:
             self._child(node.sub_workflow_param, (*path, "subWorkflowParam"), node)
 

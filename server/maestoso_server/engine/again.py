@@ -139,15 +139,15 @@ def apply_child_revived(turn: Turn, event: ChildRevived) -> Outcome | None:
         return stale("its parent has compensated what it had completed")
     if continues(turn.header) and turn.header.status >= _ENDED:
         return behind()
-    moved_on = over(turn, node, row.path)
+    moved_on = over(turn, node, row.path, revived=turn.header.status >= _ENDED)
     if node.holder is not None:
         holder_row(turn, node, row.path)
     guard = guard_row(turn, node, row.path)
     joins = [turn.newest(join.reference, row.path) for join in node.joins]
     if turn.lacking:
         return None
-    if moved_on is not None and moved_on.status == _COMPLETED:
-        return stale("the failure of its task was caught: its workflow has gone on")
+    if moved_on is not None:
+        return stale(f"task {moved_on.reference} has taken the failure: its workflow has gone on")
     _reopen_child_row(turn, node, row, guard)
     if turn.header.status >= _ENDED:
         revive(turn, resume=True, tell=True)

@@ -60,8 +60,9 @@ def compensation_row(reading: Reading, node: Node, path: Path) -> TaskRow | None
     return reading.row(seq) if seq else None
 
 
-def over(turn: Turn, node: Node, path: Path) -> TaskRow | None:
-    """The outermost guard whose part around a node is over; None: all of it is still going on."""
+def over(turn: Turn, node: Node, path: Path, *, revived: bool = False) -> TaskRow | None:
+    """The outermost guard whose part around a node is over; None: all of it is still going on, or
+    (`revived`) would go on again after a retry of the workflow that has ended."""
     found: TaskRow | None = None
     ending = undoing(turn)
     at = node
@@ -71,7 +72,7 @@ def over(turn: Turn, node: Node, path: Path) -> TaskRow | None:
         if row is None:
             return None
         if guard.kind == TRY:
-            current = (row.state or {}).get("part") == at.part
+            current = (reopened_part(row) if revived else (row.state or {}).get("part")) == at.part
             at = guard
         else:
             current = (row.state or {}).get("at") == [guard.reference, list(path[: len(guard.loops)])]
@@ -79,11 +80,19 @@ def over(turn: Turn, node: Node, path: Path) -> TaskRow | None:
             if driver is None:
                 return None
             at, path = driver, row.path
-        if row.status >= _COMPLETED or not current:
+        if not current or (row.status >= _COMPLETED and not (revived and row.status != _COMPLETED)):
             found = row
     if ending and at.reference != UNDOING:
         return turn.row(ending)
     return found
+
+
+def reopened_part(row: TaskRow) -> int | None:
+    """The part of a TRY in which a retry goes on: that of the failure that went on, or where it was."""
+    state = row.state or {}
+    failure = state.get("failure") if row.status == TaskStatus.FAILED else None
+    part: int | None = failure[3] if failure is not None else state.get("part")
+    return part
 
 
 def over_step(turn: Turn, step: Step) -> TaskRow | None:
