@@ -62,7 +62,9 @@ ACCEPTED: dict[str, list[dict[str, Any]]] = {
         node("JOIN", "j", joinOn=["guard"]),
     ],
     "reading the error": [
-        guard(simple("a"), catchCases=[{"tasks": [simple("c", inputParameters={"e": "${guard.output.error}"})]}])
+        guard(
+            simple("a"), catchCases=[{"tasks": [simple("c", inputParameters={"e": "${guard.output.error}"})]}]
+        )
     ],
 }
 

@@ -605,6 +605,8 @@ def guarded(
     return task("TRY", reference, tryTasks=body, catchCases=list(cases), finallyTasks=last or [], **more)
 
 
-def catch(*tasks: dict[str, Any], names: tuple[str, ...] = (), statuses: tuple[str, ...] = ()) -> dict[str, Any]:
+def catch(
+    *tasks: dict[str, Any], names: tuple[str, ...] = (), statuses: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """A catch case; without names and statuses it takes everything."""
     return {"errorNames": list(names), "statuses": list(statuses), "tasks": list(tasks)}

@@ -44,7 +44,9 @@ def made(world: World, workflow: str) -> list[str]:
 
 
 def test_what_completed_is_undone_backwards_before_the_workflow_ends(world: Any) -> None:
-    w = world(flow(undone("a"), undone("b"), simple("c"), undone("d"), outputParameters={"s": "${workflow.status}"}))
+    w = world(
+        flow(undone("a"), undone("b"), simple("c"), undone("d"), outputParameters={"s": "${workflow.status}"})
+    )
     w_id = w.start("flow")
     run(w, w_id, "a", "b", "c")
     w.result(w_id, "d", status=FAILED, reason="broken")
@@ -75,7 +77,9 @@ def test_nothing_to_undo_changes_nothing(world: Any) -> None:
 
 
 def test_the_order_is_that_of_completion(world: Any) -> None:
-    w = world(flow(fork("f", [undone("a")], [undone("b")], [undone("c")]), join("j", "a", "b", "c"), simple("z")))
+    w = world(
+        flow(fork("f", [undone("a")], [undone("b")], [undone("c")]), join("j", "a", "b", "c"), simple("z"))
+    )
     w_id = w.start("flow")
     run(w, w_id, "b", "c", "a")
     w.result(w_id, "z", status=FAILED)
@@ -272,7 +276,9 @@ def test_a_catch_case_asks_for_what_the_body_completed(world: Any) -> None:
 
 
 def test_a_compensated_and_caught_try_does_not_forbid_a_retry(world: Any) -> None:
-    w = world(flow(guarded("guard", [undone("a"), simple("b")], catch(task("COMPENSATE", "undo"))), simple("z")))
+    w = world(
+        flow(guarded("guard", [undone("a"), simple("b")], catch(task("COMPENSATE", "undo"))), simple("z"))
+    )
     w_id = w.start("flow")
     run(w, w_id, "a")
     w.result(w_id, "b", status=FAILED)

@@ -34,7 +34,11 @@ def decline(world: World, workflow: str, reference: str, name: str = "PaymentDec
 
 
 def test_a_body_that_completes_goes_on_after_finally(world: Any) -> None:
-    w = world(flow(guarded("guard", [simple("a"), simple("b")], catch(simple("c")), last=[simple("f")]), simple("z")))
+    w = world(
+        flow(
+            guarded("guard", [simple("a"), simple("b")], catch(simple("c")), last=[simple("f")]), simple("z")
+        )
+    )
     w_id = w.start("flow")
     for reference in ("a", "b", "f"):
         w.result(w_id, reference)
@@ -100,7 +104,15 @@ def test_an_error_that_no_case_names_goes_on_after_finally(world: Any) -> None:
 
 
 def test_a_retry_inside_the_body_comes_before_the_catch(world: Any) -> None:
-    w = world(flow(guarded("guard", [simple("a", retryCount=1, taskDefinition={"name": "a", "retryDelaySeconds": 0})], catch(simple("c")))))
+    w = world(
+        flow(
+            guarded(
+                "guard",
+                [simple("a", retryCount=1, taskDefinition={"name": "a", "retryDelaySeconds": 0})],
+                catch(simple("c")),
+            )
+        )
+    )
     w_id = w.start("flow")
     w.result(w_id, "a", status=FAILED)
     assert w.row(w_id, "a").attempt == 1
@@ -130,7 +142,9 @@ def test_the_names_of_what_happens_by_itself(world: Any) -> None:
         "plain": [simple("a")],
     }
     for what, tasks in body.items():
-        w = world(flow(guarded("guard", tasks, catch(simple("h", {"name": "${guard.output.error.name}"})))), CHILD)
+        w = world(
+            flow(guarded("guard", tasks, catch(simple("h", {"name": "${guard.output.error.name}"})))), CHILD
+        )
         w_id = w.start("flow")
         if what == "timeout":
             w.advance(6)
@@ -171,7 +185,12 @@ def test_a_childs_error_comes_up_by_its_own_name(world: Any) -> None:
 
 def test_what_is_open_in_the_body_is_cancelled(world: Any) -> None:
     body = [
-        fork("f", [simple("a")], [simple("b")], [task("SUB_WORKFLOW", "sub", subWorkflowParam={"name": "child"})]),
+        fork(
+            "f",
+            [simple("a")],
+            [simple("b")],
+            [task("SUB_WORKFLOW", "sub", subWorkflowParam={"name": "child"})],
+        ),
         join("j", "a", "b", "sub"),
     ]
     outside = fork("o", [guarded("guard", body, catch(simple("h")))], [simple("elsewhere")])
@@ -221,7 +240,9 @@ def test_a_failing_finally_goes_on_although_something_was_caught(world: Any) -> 
 
 def test_an_inner_try_passes_on_to_the_outer_one(world: Any) -> None:
     inner = guarded("inner", [simple("a")], catch(simple("no"), names=("Other",)), last=[simple("fi")])
-    w = world(flow(guarded("outer", [inner, simple("never")], catch(simple("h", {"of": "${outer.output.error}"})))))
+    w = world(
+        flow(guarded("outer", [inner, simple("never")], catch(simple("h", {"of": "${outer.output.error}"}))))
+    )
     w_id = w.start("flow")
     decline(w, w_id, "a")
     w.result(w_id, "fi")
@@ -268,7 +289,12 @@ def test_permissive_failures_that_no_case_takes_end_the_workflow(world: Any) -> 
 
 def test_terminate_and_the_workflows_own_time_are_not_caught(world: Any) -> None:
     document = flow(
-        guarded("guard", [simple("a"), task("TERMINATE", "t", {"terminationStatus": "FAILED"})], catch(simple("c")), last=[simple("f")]),
+        guarded(
+            "guard",
+            [simple("a"), task("TERMINATE", "t", {"terminationStatus": "FAILED"})],
+            catch(simple("c")),
+            last=[simple("f")],
+        ),
         timeoutSeconds=60,
         timeoutPolicy="TIME_OUT_WF",
     )
@@ -288,7 +314,9 @@ def test_terminate_and_the_workflows_own_time_are_not_caught(world: Any) -> None
 
 
 def test_a_try_in_a_loop_catches_turn_by_turn(world: Any) -> None:
-    body = guarded("guard", [simple("a"), simple("b")], catch(simple("h", {"of": "${guard.output.error.reference}"})))
+    body = guarded(
+        "guard", [simple("a"), simple("b")], catch(simple("h", {"of": "${guard.output.error.reference}"}))
+    )
     w = world(flow(loop("l", [body], 2)))
     w_id = w.start("flow")
     w.result(w_id, "a__1", status=FAILED)
@@ -335,7 +363,16 @@ def test_a_switch_around_and_inside(world: Any) -> None:
 
 def test_its_own_time_is_that_of_the_body(world: Any) -> None:
     definition = {"name": "guard", "timeoutSeconds": 10, "responseTimeoutSeconds": 1}
-    w = world(flow(guarded("guard", [simple("a")], catch(simple("h", {"e": "${guard.output.error}"})), taskDefinition=definition)))
+    w = world(
+        flow(
+            guarded(
+                "guard",
+                [simple("a")],
+                catch(simple("h", {"e": "${guard.output.error}"})),
+                taskDefinition=definition,
+            )
+        )
+    )
     w_id = w.start("flow")
     w.advance(11)
     told = w.row(w_id, "h").input.value["e"]
@@ -347,7 +384,15 @@ def test_its_own_time_is_that_of_the_body(world: Any) -> None:
 
 
 def test_late_results_of_a_body_that_is_over_change_nothing(world: Any) -> None:
-    w = world(flow(guarded("guard", [fork("f", [simple("a")], [simple("b"), simple("b2")]), join("j", "a", "b2")], catch(simple("h")))))
+    w = world(
+        flow(
+            guarded(
+                "guard",
+                [fork("f", [simple("a")], [simple("b"), simple("b2")]), join("j", "a", "b2")],
+                catch(simple("h")),
+            )
+        )
+    )
     w_id = w.start("flow")
     rows = {row.reference: row.seq for row in w.rows(w_id)}
     outcomes = w.happen(
@@ -363,7 +408,11 @@ def test_late_results_of_a_body_that_is_over_change_nothing(world: Any) -> None:
 
 def test_a_retry_reopens_the_body_and_not_the_case(world: Any) -> None:
     w = world(
-        flow(guarded("guard", [simple("a"), simple("b")], catch(simple("no"), names=("Other",)), last=[simple("f")]))
+        flow(
+            guarded(
+                "guard", [simple("a"), simple("b")], catch(simple("no"), names=("Other",)), last=[simple("f")]
+            )
+        )
     )
     w_id = w.start("flow")
     w.result(w_id, "a")

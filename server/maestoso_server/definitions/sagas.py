@@ -46,7 +46,9 @@ def judge_sagas(tasks: list[WorkflowTask], path: Path, report: Report) -> None:
             _judge_join(node, at, place, parts, report)
 
 
-def _walk(tasks: list[WorkflowTask], path: Path, place: _Place) -> Iterator[tuple[WorkflowTask, Path, _Place]]:
+def _walk(
+    tasks: list[WorkflowTask], path: Path, place: _Place
+) -> Iterator[tuple[WorkflowTask, Path, _Place]]:
     for index, node in enumerate(tasks):
         at = (*path, index)
         yield node, at, place
@@ -95,7 +97,8 @@ def _judge_try(node: WorkflowTask, at: Path, report: Report) -> None:
         report.fault((*at, "tryTasks"), f"tryTasks should have at least one task for {named}")
     if not node.catch_cases and not node.finally_tasks:
         report.fault(
-            (*at, "catchCases"), f"catchCases or finallyTasks is required for {named}: else a TRY does nothing"
+            (*at, "catchCases"),
+            f"catchCases or finallyTasks is required for {named}: else a TRY does nothing",
         )
     for index, case in enumerate(node.catch_cases):
         place = (*at, "catchCases", index)

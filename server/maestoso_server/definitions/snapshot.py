@@ -116,7 +116,9 @@ def _with_nodes(document: Any, change: Callable[[Node], Node]) -> Any:
             node["decisionCases"] = {key: inside(case) for key, case in cases.items()}
         if _catches(node):
             node["catchCases"] = [
-                {**case, "tasks": inside(case["tasks"])} if isinstance(case, dict) and "tasks" in case else case
+                {**case, "tasks": inside(case["tasks"])}
+                if isinstance(case, dict) and "tasks" in case
+                else case
                 for case in node["catchCases"]
             ]
         return node

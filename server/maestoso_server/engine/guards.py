@@ -80,7 +80,8 @@ def over(turn: Turn, node: Node, path: Path, *, revived: bool = False) -> TaskRo
             if driver is None:
                 return None
             at, path = driver, row.path
-        if not current or (row.status >= _COMPLETED and not (revived and row.status != _COMPLETED)):
+        again = revived and TaskStatus.FAILED <= row.status <= TaskStatus.CANCELED
+        if not current or (row.status >= _COMPLETED and not again):
             found = row
     if ending and at.reference != UNDOING:
         return turn.row(ending)

@@ -80,9 +80,7 @@ _WITHOUT_TASK_ID = frozenset(
 )
 """Kinds in whose inputs `${CPEWF_TASK_ID}` stays as it is."""
 
-NEVER_RETRIED = frozenset(
-    {SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, LOOP, TRY, COMPENSATE}
-)
+NEVER_RETRIED = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, LOOP, TRY, COMPENSATE})
 
 PASSED_THROUGH = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK})
 """Kinds whose chains belong to what is around them: a loop's turn, a part of a TRY."""
@@ -108,11 +106,11 @@ class Node:
         "cases",
         "climb",
         "closes",
+        "compensable",
+        "compensation",
         "condition",
         "constant",
         "default",
-        "compensable",
-        "compensation",
         "fallbacks",
         "guard",
         "holder",

@@ -17,15 +17,14 @@ from ..definitions.models import (
 from .conditions import Condition
 from .expressions import Template, compile_template
 from .nodes import (
+    BODY,
+    COMPENSATE,
     DECISION,
-    DYNAMIC_FORK,
     EXCLUSIVE_JOIN,
+    FINALLY,
     FORK,
     JOIN,
     LOOP,
-    BODY,
-    COMPENSATE,
-    FINALLY,
     PASSED_THROUGH,
     SUB_WORKFLOW,
     SWITCH,

@@ -76,7 +76,11 @@ def parent_ended(status: WorkflowStatus, reason: str | None) -> str:
 
 def swept(guard: str) -> str:
     """Of a row that was open in a part of a TRY (or in a workflow that compensates) that failed."""
-    return f"Canceled: another task inside TRY {guard} has failed" if guard else "Canceled: the workflow has failed"
+    return (
+        f"Canceled: another task inside TRY {guard} has failed"
+        if guard
+        else "Canceled: the workflow has failed"
+    )
 
 
 _NAMED_MAX = 5

@@ -258,9 +258,7 @@ def note_failure(turn: Turn, row: TaskRow, reason: str | None) -> None:
     """The chain that ran last has failed."""
     state = row.state or {}
     told = [state["of"], *state["at"], reason]
-    turn.set_state(
-        row, failed=[*state["failed"], told][:FAILED_MAX], failures=state["failures"] + 1, of=-1
-    )
+    turn.set_state(row, failed=[*state["failed"], told][:FAILED_MAX], failures=state["failures"] + 1, of=-1)
 
 
 def _finish(turn: Turn, node: Node, row: TaskRow) -> None:
@@ -286,4 +284,3 @@ def _finish(turn: Turn, node: Node, row: TaskRow) -> None:
     work["undoing"] = 0
     turn.keep_work()
     turn.first((END, ends, reasons.with_addition(why, reason), by, COMPENSATED))
-

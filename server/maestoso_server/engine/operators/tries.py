@@ -207,9 +207,7 @@ def _error(turn: Turn, row: TaskRow, failed: TaskRow | None, failure: list[Any])
     }
 
 
-def _output(
-    turn: Turn, row: TaskRow, failed: TaskRow | None, told: dict[str, Any], *, caught: bool
-) -> Json:
+def _output(turn: Turn, row: TaskRow, failed: TaskRow | None, told: dict[str, Any], *, caught: bool) -> Json:
     """The row's output; the failed task's own output is left out where it would make it too large."""
     given = output_raw(failed) if failed is not None and failed.seq != row.seq else EMPTY.raw
     head = [("caught", b"true" if caught else b"false")]
