@@ -16,7 +16,7 @@ A step is a tuple of JSON values, (kind, ...):
     (REVIVE, after, resume)              rows that ended unsuccessfully run again
     (RECOUNT, seq)                       a container's counters are counted anew
     (LAST, reference, path)              the row counts as the last one that was made
-    (CATCH, guard, part, status, reason, seq)  a row inside a part of a TRY, or of a compensation, failed for good
+    (CATCH, guard, part, status, reason, seq)  a row inside a part of a TRY, or of a compensation, failed
     (SWEEP, guard, after)                rows that are open inside it although that part is over
     (CHOOSE, guard)                      nothing is open inside it: a case, the next compensation
     (PART, guard, part)                  all chains of a part have ended
