@@ -138,8 +138,8 @@ def _judge_place(node: WorkflowTask, at: Path, place: _Place, report: Report) ->
     elif saga and place.dropped_by:
         report.fault(
             (*at, saga),
-            f"loop {place.dropped_by} keeps only its last turns (keepLastN), so {reference} could not be undone "
-            "in the others: leave keepLastN out, or put the body into a SUB_WORKFLOW",
+            f"loop {place.dropped_by} keeps only its last turns (keepLastN), so {reference} could not "
+            "be undone in the others: leave keepLastN out, or put the body into a SUB_WORKFLOW",
         )
 
 

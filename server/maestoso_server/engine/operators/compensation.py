@@ -4,7 +4,8 @@ A row of type COMPENSATE does it: that of a COMPENSATE task, or the one that a w
 it ends as failed (`UNDOING`). Its `state`: `within`, the TRY whose tasks are meant (0: all of the
 workflow); `queue`, the tasks found but not begun; `before`, where to look for more, and `done`, that
 there are none; `part`, the number of the chain that runs; `of`, the task that it undoes (0: none yet, -1: its
-chain has failed) and `at`, that one's reference and path; `live`, `permissive` and `failure` as in a TRY; `ended` and `failed`, how the
+chain has failed) and `at`, that one's reference and path; `live`, `permissive` and `failure` as in a
+TRY; `ended` and `failed`, how the
 chains ended. The row of a task that is undone names it in `state["undo"]`, so that it happens once.
 """
 
