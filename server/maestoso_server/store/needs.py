@@ -216,7 +216,8 @@ async def _compensable(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
 # before this (ms, seq), $7 at most: one of each a need. $8 place of a need, $9 a reference of it.
 _COMPENSABLE = f"""/* need compensable */
 SELECT i.place, t.* FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::bigint[],
-  $6::integer[], $7::integer[]) WITH ORDINALITY i(workflow_id, generation, low, high, before_ms, before_seq, most, place)
+  $6::integer[], $7::integer[])
+  WITH ORDINALITY i(workflow_id, generation, low, high, before_ms, before_seq, most, place)
 CROSS JOIN LATERAL (
   SELECT {TASK_COLUMNS} FROM (
     SELECT k.seq FROM unnest($8::bigint[], $9::text[]) r(place, reference)
