@@ -373,8 +373,12 @@ class World:
             assert state["waiting"] == len(waited), f"{container.reference} waits for {waited}: {state}"
         elif container.type == "DO_WHILE" and not state.get("evaluating"):
             path = (*container.path, state["turn"])
-            running = [row for row in inside(rows, container.seq) if not row.status.terminal]
+            running = [row for row in held(rows, container.seq) if not row.status.terminal]
             live = [row for row in running if row.path == path or _is_revived(row, path)]
+            assert state["live"] == len(live), f"{container.reference} has {len(live)} chains: {state}"
+        elif container.type == "TRY":
+            running = [row for row in held(rows, container.seq) if not row.status.terminal]
+            live = [row for row in running if row.path == container.path]
             assert state["live"] == len(live), f"{container.reference} has {len(live)} chains: {state}"
 
     def late_script(self, workflow_id: str, seq: int, script: needs.Script) -> None:
@@ -438,6 +442,22 @@ class World:
             )
             found = [r for r in rows if r.status in failed and not r.superseded and r.seq > need.after]
             return [row.copy() for row in found[: need.limit]]
+        if isinstance(need, needs.OpenInside):
+            found = [r for r in inside(rows, need.scope) if not r.status.terminal and r.seq > need.after]
+            return [row.copy() for row in found[: need.limit]]
+        if isinstance(need, needs.Compensable):
+            before = need.before_ms, need.before_seq
+            found = [
+                row
+                for row in rows
+                if row.reference in need.references
+                and starts_with(row.path, need.prefix)
+                and row.status == TaskStatus.COMPLETED
+                and not row.superseded
+                and (row.ended_ms, row.seq) < before
+            ]
+            found.sort(key=lambda row: (row.ended_ms, row.seq), reverse=True)
+            return [row.copy() for row in found[: need.limit]]
         assert isinstance(need, needs.Fragment)
         return stored.fragments.get(need.seq)
 
@@ -491,6 +511,18 @@ def inside(rows: list[TaskRow], scope: int) -> list[TaskRow]:
     for row in rows:
         if row.scope in scopes:
             scopes.add(row.seq)
+            found.append(row)
+    return found
+
+
+def held(rows: list[TaskRow], scope: int) -> list[TaskRow]:
+    """Rows inside a container, those left out that another TRY or compensation inside it holds."""
+    scopes = {scope}
+    found = []
+    for row in rows:
+        if row.scope in scopes:
+            if row.type not in ("TRY", "COMPENSATE"):
+                scopes.add(row.seq)
             found.append(row)
     return found
 
@@ -623,3 +655,21 @@ def inline(
 ) -> dict[str, Any]:
     given = {"evaluatorType": "javascript", "expression": expression, **(inputs or {})}
     return task("INLINE", reference, given, **more)
+
+
+def guarded(
+    reference: str,
+    body: list[dict[str, Any]],
+    *cases: dict[str, Any],
+    last: list[dict[str, Any]] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A TRY; `cases` by `catch`, `last` its finallyTasks."""
+    return task("TRY", reference, tryTasks=body, catchCases=list(cases), finallyTasks=last or [], **more)
+
+
+def catch(
+    *tasks: dict[str, Any], names: tuple[str, ...] = (), statuses: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A catch case; without names and statuses it takes everything."""
+    return {"errorNames": list(names), "statuses": list(statuses), "tasks": list(tasks)}

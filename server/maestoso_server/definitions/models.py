@@ -205,6 +205,14 @@ class SubWorkflowParams(_Document):
     priority: Any = None
 
 
+class CatchCase(_Document):
+    """One way in which a TRY goes on after a failure. Both lists narrow: an empty one admits all."""
+
+    error_names: list[str] = []
+    statuses: list[str] = []
+    tasks: list[WorkflowTask] = []
+
+
 class WorkflowTask(_Document):
     """One node of a workflow. `type` decides which of the fields are read."""
 
@@ -245,6 +253,11 @@ class WorkflowTask(_Document):
     dynamic_task_name_param: str | None = None
     sub_workflow_param: SubWorkflowParams | None = None
     sink: str | None = None
+    try_tasks: list[WorkflowTask] = []
+    catch_cases: list[CatchCase] = []
+    finally_tasks: list[WorkflowTask] = []
+    compensate: list[WorkflowTask] = []
+    """Maestoso's own: what undoes the task, run when the workflow fails after it (or is asked to)."""
 
     @property
     def retries(self) -> int:
@@ -286,6 +299,7 @@ class WorkflowDefinition(_Audited):
 
 
 SubWorkflowParams.model_rebuild()
+CatchCase.model_rebuild()
 WorkflowTask.model_rebuild()
 WorkflowDefinition.model_rebuild()
 

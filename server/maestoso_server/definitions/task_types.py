@@ -21,6 +21,8 @@ OPERATORS = frozenset(
         "WAIT",
         "HUMAN",
         "EVENT",
+        "TRY",
+        "COMPENSATE",
     }
 )
 """Decided inside the engine."""
@@ -63,8 +65,20 @@ ELSEWHERE = frozenset(
 KNOWN = OPERATORS | SYSTEM_TASKS | WORKER_TASKS | ELSEWHERE
 
 NEVER_RETRIED = frozenset(
-    {"SWITCH", "DECISION", "FORK_JOIN", "FORK_JOIN_DYNAMIC", "JOIN", "EXCLUSIVE_JOIN", "DO_WHILE"}
+    {
+        "SWITCH",
+        "DECISION",
+        "FORK_JOIN",
+        "FORK_JOIN_DYNAMIC",
+        "JOIN",
+        "EXCLUSIVE_JOIN",
+        "DO_WHILE",
+        "TRY",
+        "COMPENSATE",
+    }
 )
+STEERING = NEVER_RETRIED | {"FORK", "TERMINATE"}
+"""Types that do no work of their own, so that there is nothing in them to compensate."""
 STARTED_AT_ONCE = OPERATORS - {"SUB_WORKFLOW", "START_WORKFLOW", "DYNAMIC"}
 """Types that ignore `startDelay`, as with Conductor."""
 NEVER_CACHED = OPERATORS

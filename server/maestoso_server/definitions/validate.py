@@ -19,6 +19,7 @@ from .names import why_unusable
 from .nodes import Judge, Scope
 from .policies import judge_node_policies, judge_task_schemas, judge_workflow_policies
 from .report import Report
+from .sagas import guarded_chains, judge_sagas
 from .task_types import EVALUATORS
 
 _WORKFLOW_ATTRIBUTES = frozenset(
@@ -79,6 +80,7 @@ def judge_workflow(
     _judge_parts(definition, path, report)
     references, places = _references(definition, path, report)
     scope = Scope(references, places, task_definitions or {}, evaluators)
+    judge_sagas(definition.tasks, (*path, "tasks"), report)
     _Tree(definition, scope, report, path, inline).judge()
 
 
@@ -190,6 +192,9 @@ def chains(node: WorkflowTask, path: Path) -> Iterator[tuple[list[WorkflowTask],
     for index, branch in enumerate(node.fork_tasks):
         yield branch, (*path, "forkTasks", index), False
     yield node.loop_over, (*path, "loopOver"), True
+    for chain, place in guarded_chains(node):
+        yield chain, (*path, *place), False
+    yield node.compensate, (*path, "compensate"), False
 
 
 class _Tree:
@@ -239,6 +244,8 @@ class _Tree:
                 place = (*path, "onStateChange", key, index)
                 judge_fields(event, place, self._report)
                 self._expressions(event.payload, (*place, "payload"), node, is_fault=False)
+        for index, case in enumerate(node.catch_cases):
+            judge_fields(case, (*path, "catchCases", index), self._report)
         if node.sub_workflow_param is not None:
             self._child(node.sub_workflow_param, (*path, "subWorkflowParam"), node)
 

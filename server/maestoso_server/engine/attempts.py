@@ -7,6 +7,7 @@ from typing import Any
 from ..definitions.models import TaskDefinition
 from ..payload import Json
 from . import closing
+from .guards import holder_row
 from .limits import PAYLOAD_MAX_BYTES
 from .nodes import DYNAMIC, WORKER, Node
 from .operators.births import BadInput, arm, input_fault
@@ -28,8 +29,8 @@ def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json, str | None] | 
     node = turn.node_of(row)
     if node is None:
         return None
-    if node.loops and (row.state or {}).get("passed"):
-        turn.newest(node.loops[-1], row.path[:-1])
+    if node.holder is not None and (row.state or {}).get("passed"):
+        holder_row(turn, node, row.path)
     turn.unresolved.clear()
     value = _input(turn, row, node)
     policy = turn.policy_of(row, node)
@@ -96,14 +97,14 @@ def _lasting(turn: Turn, node: Node, old: TaskRow, row: TaskRow) -> dict[str, An
 
 
 def revived(turn: Turn, node: Node, row: TaskRow) -> dict[str, int] | None:
-    """What a row that runs again keeps of the fact that the flow went on without it. The turn of
-    its loop, which has to be known, waits for it from now on."""
+    """What a row that runs again keeps of the fact that the flow went on without it. What holds its
+    chain (the turn of a loop), which has to be known, waits for it from now on."""
     passed = (row.state or {}).get("passed")
     if not passed:
         return None
-    loop = turn.newest(node.loops[-1], row.path[:-1]) if node.loops else None
-    if passed == PASSED_BY and loop is not None:
-        mine = turn.edit(loop)
+    holder = holder_row(turn, node, row.path)
+    if passed == PASSED_BY and holder is not None:
+        mine = turn.edit(holder)
         turn.set_state(mine, live=(mine.state or {}).get("live", 0) + 1)
     return {"passed": REVIVED}
 

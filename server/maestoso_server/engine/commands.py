@@ -7,10 +7,11 @@ from . import reasons, slots, statuses
 from .decision import APPLIED, Outcome
 from .ending import end, prepare_output
 from .events import Continue, Pause, Resume, SlotGranted, Start, Terminate
+from .guards import undoing
 from .outcomes import refused, stale
 from .plan import Plan
 from .state import WorkflowStatus
-from .steps import BIRTH, END
+from .steps import BIRTH, COMPENSATING, END
 from .turn import Turn
 
 _ENDED = int(WorkflowStatus.COMPLETED)
@@ -112,7 +113,7 @@ def restart_clock(turn: Turn) -> None:
     """Give the workflow all of its time again."""
     turn.header.clock_ms = turn.now_ms
     turn.changed = True
-    if turn.plan.timeout_s:
+    if turn.plan.timeout_s and not undoing(turn):
         turn.deadlines[0] = turn.now_ms + turn.plan.timeout_s * 1000
 
 
@@ -144,6 +145,8 @@ def apply_terminate(turn: Turn, event: Terminate) -> Outcome | None:
         return APPLIED
     if header.status >= _ENDED:
         return _rename_end(turn, event)
+    if event.compensate and turn.plan.compensable:
+        return _compensate(turn, event)
     before = header.status
     header.status = WorkflowStatus.TERMINATED
     output = prepare_output(turn)
@@ -151,6 +154,21 @@ def apply_terminate(turn: Turn, event: Terminate) -> Outcome | None:
     if turn.lacking:
         return None
     end(turn, WorkflowStatus.TERMINATED, event.reason or None, output, by_parent=event.by_parent)
+    return APPLIED
+
+
+def _compensate(turn: Turn, event: Terminate) -> Outcome:
+    """Undo what completed, then end as TERMINATED. A paused workflow goes on for that."""
+    header = turn.header
+    if undoing(turn):
+        if event.by_parent:
+            return stale("it compensates already")
+        return refused(
+            f"Workflow {header.id} is compensating already; terminate without compensate to stop that."
+        )
+    header.status = WorkflowStatus.RUNNING
+    turn.changed = True
+    turn.first((END, int(WorkflowStatus.TERMINATED), event.reason or None, 0, COMPENSATING))
     return APPLIED
 
 

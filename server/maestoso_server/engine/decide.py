@@ -23,6 +23,7 @@ from . import (
     closing,
     commands,
     ending,
+    guarded,
     results,
     revival,
     runs,
@@ -52,7 +53,7 @@ from .events import (
 )
 from .messages import continuation
 from .needs import Need
-from .operators import forks, joins, loops
+from .operators import compensation, forks, joins, loops, tries
 from .plan import Plan
 from .state import View, WorkflowStatus
 from .steps import (
@@ -60,16 +61,21 @@ from .steps import (
     BIRTH,
     BRANCHES,
     CANCEL,
+    CATCH,
+    CHOOSE,
     CLOSE,
     END,
     JOIN_BIRTH,
     LAST,
     NOTIFY,
+    PART,
     RECOUNT,
     REVIVE,
     RUN,
     SETTLE,
+    SWEEP,
     TURN,
+    UNDO,
     UNREACHED,
 )
 from .turn import Step, Turn
@@ -114,6 +120,11 @@ _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {
     RECOUNT: revival.prepare_recount,
     LAST: forks.prepare_last,
     UNREACHED: joins.prepare_unreached,
+    CATCH: tries.prepare_catch,
+    SWEEP: tries.prepare_sweep,
+    CHOOSE: tries.prepare_choose,
+    PART: tries.prepare_part,
+    UNDO: compensation.prepare_undo,
 }
 
 _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
@@ -132,7 +143,15 @@ _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
     RECOUNT: revival.act_recount,
     LAST: forks.act_last,
     UNREACHED: joins.act_unreached,
+    CATCH: tries.act_catch,
+    SWEEP: tries.act_sweep,
+    CHOOSE: tries.act_choose,
+    PART: tries.act_part,
+    UNDO: compensation.act_undo,
 }
+
+_WATCHED_PREPARE = guarded.watched_prepare(_PREPARE)
+_WATCHED_ACT = guarded.watched_act(_ACT)
 
 Asking = Generator[list[Need], list[Any], Decision]
 
@@ -156,20 +175,23 @@ def decide(plan: Plan, view: View, events: Sequence[Event], *, rows_max: int = R
             outcome = handler(turn, event)
         outcomes.append(outcome)
         agenda = turn.agenda
+        prepares, acts = _PREPARE, _ACT
+        if turn.plan.guarded:
+            prepares, acts = _WATCHED_PREPARE, _WATCHED_ACT
         while True:
             while agenda and turn.budget > 0:
                 step = agenda[0]
                 kind = step[0]
                 if turn.header.status != _RUNNING and kind != CANCEL:
                     break
-                prepared = _PREPARE[kind](turn, step)
+                prepared = prepares[kind](turn, step)
                 if turn.wanted or turn.wanted_keys or turn.wanted_latest:
-                    _look_ahead(turn)
+                    _look_ahead(turn, prepares)
                     needs = turn.take_wanted()
                     turn.learn(needs, (yield needs))
                     continue
                 agenda.popleft()
-                _ACT[kind](turn, step, prepared)
+                acts[kind](turn, step, prepared)
             if agenda or turn.header.open or turn.header.status != _RUNNING or not _at_rest(turn):
                 break
             completion = ending.prepare_completion(turn)
@@ -195,10 +217,10 @@ def decide(plan: Plan, view: View, events: Sequence[Event], *, rows_max: int = R
     return decision
 
 
-def _look_ahead(turn: Turn) -> None:
+def _look_ahead(turn: Turn, prepares: dict[int, Callable[[Turn, Step], Any]]) -> None:
     """Have the steps behind the first one note what they lack, so that it is asked together."""
     for step in islice(turn.agenda, 1, _LOOK_AHEAD):
-        _PREPARE[step[0]](turn, step)
+        prepares[step[0]](turn, step)
     turn.unresolved.clear()
 
 

@@ -134,6 +134,8 @@ class ChildEnded(Event):
     name: str = ""
     version: int = 0
     """The child's, for the reason that the parent shows."""
+    error_name: str | None = None
+    """The name that came with the failure of the task that made the child fail."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,10 +163,12 @@ class Resume(Event):
 
 @dataclass(slots=True, kw_only=True)
 class Terminate(Event):
-    """End as TERMINATED. `by_parent` is set when the parent's end is the cause."""
+    """End as TERMINATED. `by_parent` is set when the parent's end is the cause. `compensate`: undo first
+    what completed, where the definition says how."""
 
     reason: str
     by_parent: bool = False
+    compensate: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

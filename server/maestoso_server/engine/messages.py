@@ -60,6 +60,7 @@ class _Body(Record, omit_defaults=True):
     retry_s: int | None = None
     command: str = ""
     renamed: str | None = None
+    compensate: bool = False
     generation: int = 0
 
 
@@ -138,8 +139,8 @@ def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
     )
 
 
-def child_ended(header: Header) -> Json:
-    """CHILD_ENDED, to the parent."""
+def child_ended(header: Header, error: str | None = None) -> Json:
+    """CHILD_ENDED, to the parent. `error`: the name of the error that it failed with, where it has one."""
     return _json(
         _Body(
             seq=header.parent_seq,
@@ -149,13 +150,15 @@ def child_ended(header: Header) -> Json:
             reason=header.reason,
             name=header.name,
             version=header.version,
+            error=error,
         )
     )
 
 
-def child_terminate(reason: str) -> Json:
-    """CHILD_TERMINATE, to a child whose parent has ended."""
-    return _json(_Body(reason=reason, by_parent=True))
+def child_terminate(reason: str, *, compensate: bool = False) -> Json:
+    """CHILD_TERMINATE, to a child whose parent has ended, or that is not wanted any more.
+    `compensate`: it undoes what it has completed, since nobody else will."""
+    return _json(_Body(reason=reason, by_parent=True, compensate=compensate))
 
 
 def child_revived(header: Header) -> Json:
@@ -224,6 +227,7 @@ def command(event: Event) -> Json:
     if isinstance(event, Terminate):
         body.reason = event.reason
         body.by_parent = event.by_parent
+        body.compensate = event.compensate
     elif isinstance(event, Retry):
         body.resume = event.resume_children
     elif isinstance(event, Restart):
@@ -253,10 +257,11 @@ def decode(kind: MessageKind, body: bytes, *, now_ms: int, seed: int = 0) -> Eve
             reason=told.reason,
             name=told.name,
             version=told.version,
+            error_name=told.error,
             **stamp,
         )
     if kind == MessageKind.CHILD_TERMINATE:
-        return Terminate(reason=told.reason or "", by_parent=True, **stamp)
+        return Terminate(reason=told.reason or "", by_parent=True, compensate=told.compensate, **stamp)
     if kind == MessageKind.CHILD_REVIVED:
         return ChildRevived(seq=told.seq, child_id=told.child, **stamp)
     if kind == MessageKind.CHILD_RETRY:
@@ -304,7 +309,9 @@ def _result(told: _Body, stamp: dict[str, Any]) -> Result:
 def _command(told: _Body, stamp: dict[str, Any]) -> Event:
     made = _COMMANDS[told.command]
     if made is Terminate:
-        return Terminate(reason=told.reason or "", by_parent=told.by_parent, **stamp)
+        return Terminate(
+            reason=told.reason or "", by_parent=told.by_parent, compensate=told.compensate, **stamp
+        )
     if made is Retry:
         return Retry(resume_children=told.resume, **stamp)
     if made is Restart:

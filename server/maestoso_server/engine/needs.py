@@ -53,6 +53,30 @@ class FailedRows:
 
 
 @dataclass(slots=True, frozen=True)
+class OpenInside:
+    """Rows that are not terminal inside the container row `scope`, however deep, by seq, after `after`,
+    at most `limit`. Answer: list of `TaskRow`. Costs the rows inside it: once, where a part of a TRY
+    has failed."""
+
+    scope: int
+    after: int
+    limit: int
+
+
+@dataclass(slots=True, frozen=True)
+class Compensable:
+    """Rows of these references whose path starts with `prefix`, COMPLETED and not superseded, that
+    ended before (`before_ms`, `before_seq`), newest end first, then highest seq; at most `limit`.
+    Answer: list of `TaskRow`. Costs the rows of these references."""
+
+    references: tuple[str, ...]
+    prefix: Path
+    before_ms: int
+    before_seq: int
+    limit: int
+
+
+@dataclass(slots=True, frozen=True)
 class Row:
     """The row with this seq. Answer: `TaskRow | None`."""
 
@@ -157,6 +181,8 @@ Need = (
     | ScopeRows
     | OpenRows
     | FailedRows
+    | OpenInside
+    | Compensable
     | Row
     | Fragment
     | Script

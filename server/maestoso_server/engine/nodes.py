@@ -39,6 +39,8 @@ DECISION = 16
 LAMBDA = 17
 JQ = 18
 EVENT = 19
+TRY = 20
+COMPENSATE = 21
 
 KINDS = {
     "SWITCH": SWITCH,
@@ -61,6 +63,8 @@ KINDS = {
     "START_WORKFLOW": START_WORKFLOW,
     "DYNAMIC": DYNAMIC,
     "EVENT": EVENT,
+    "TRY": TRY,
+    "COMPENSATE": COMPENSATE,
 }
 
 SYSTEM_TYPES = frozenset({"HTTP", "KAFKA_PUBLISH", "JDBC"})
@@ -80,8 +84,14 @@ _WITHOUT_TASK_ID = frozenset(
 )
 """Kinds in whose inputs `${CPEWF_TASK_ID}` stays as it is."""
 
-NEVER_RETRIED = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, LOOP})
+NEVER_RETRIED = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, LOOP, TRY, COMPENSATE})
 
+PASSED_THROUGH = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK})
+"""Kinds whose chains belong to what is around them: a loop's turn, a part of a TRY."""
+
+BODY = 0
+"""The part of a TRY that its tryTasks are; its catch cases are 1, 2, ..."""
+FINALLY = -1
 
 UNREGISTERED = TaskDefinition()
 """What a worker task without a task definition runs under (K10)."""
@@ -103,12 +113,16 @@ class Node:
         "changes",
         "climb",
         "closes",
+        "compensable",
+        "compensation",
         "condition",
         "constant",
         "default",
         "fallbacks",
+        "guard",
         "guarded_by",
         "guards",
+        "holder",
         "input",
         "inputs_whole",
         "is_branch",
@@ -123,6 +137,7 @@ class Node:
         "optional",
         "own",
         "parent",
+        "part",
         "permissive",
         "policy",
         "reads_task_id",
@@ -147,6 +162,22 @@ class Node:
         kind_of = task.name if task.type == "SIMPLE" and task.name in _BY_NAME else task.type
         self.kind: int = KINDS.get(kind_of, WORKER)
         self.row_type = _row_type(task, self.kind)
+        self.guard: Node | None = None
+        """What takes this node's failures: the innermost TRY around it, or the task that its chain
+        compensates; None: the workflow."""
+        self.holder: Node | None = None
+        """What waits for the chains around it to end: the innermost loop, TRY or compensated task."""
+        self.part = BODY
+        """Which part of its guard it lies in."""
+        if parent is not None:
+            passes = parent.kind in PASSED_THROUGH
+            self.holder = parent.holder if passes else parent
+            own = parent.kind != LOOP and not passes
+            self.guard, self.part = (parent, BODY) if own else (parent.guard, parent.part)
+        self.compensation: Node | None = None
+        """The head of the chain that undoes this task."""
+        self.compensable: tuple[str, ...] = ()
+        """Of a TRY: the tasks inside it that have such a chain."""
         self.optional = task.optional
         self.permissive = task.permissive and not task.optional
         self.start_delay_s = max(task.start_delay, 0)

@@ -18,18 +18,27 @@ from ..definitions.schemas import compile_schema
 from .conditions import Condition
 from .expressions import Template, compile_template
 from .nodes import (
+    BODY,
+    COMPENSATE,
     DECISION,
     DYNAMIC_FORK,
     EXCLUSIVE_JOIN,
+    FINALLY,
     FORK,
     JOIN,
     LOOP,
+    PASSED_THROUGH,
     SUB_WORKFLOW,
     SWITCH,
+    TERMINATE,
+    TRY,
     Node,
     SubWorkflow,
 )
 from .statuses import status_queue
+
+UNDOING = "__compensate"
+"""The reference of the row that a failing workflow compensates by. No document may have such a one."""
 
 LOOP_COUNTERS = frozenset({"iteration", "loopIndex", "loopItem"})
 """Keys of a running loop's output that are kept in its row; the turns are read from their rows."""
@@ -39,9 +48,11 @@ class Plan:
     """A compiled definition. Immutable; shared by all workflows of one snapshot."""
 
     __slots__ = (
+        "compensable",
         "definition",
         "environment",
         "first",
+        "guarded",
         "input_schema",
         "input_template",
         "name",
@@ -83,6 +94,10 @@ class Plan:
         self.nodes: dict[str, Node] = {}
         self.first: Node | None = None
         self.output_whole: frozenset[str] = frozenset()
+        self.compensable: tuple[str, ...] = ()
+        """The tasks with a chain that undoes them."""
+        self.guarded = False
+        """There are parts of it that can be over before the workflow is: a TRY's, a compensation's."""
 
 
 class SlotLimit:
@@ -111,7 +126,23 @@ def compile(definition: WorkflowDefinition, environment: Mapping[str, str] | Non
     link(plan.nodes.values(), plan.nodes)
     if plan.output is not None:
         plan.output_whole = whole_loops(plan.output, plan.nodes)
+    _find_sagas(plan)
     return plan
+
+
+def _find_sagas(plan: Plan) -> None:
+    """What a saga needs to know of its plan."""
+    tries = [node for node in plan.nodes.values() if node.kind == TRY]
+    undone = [node for node in plan.nodes.values() if node.compensation is not None]
+    plan.compensable = tuple(node.reference for node in undone)
+    plan.guarded = bool(tries or undone)
+    for guard in tries:
+        guard.compensable = tuple(node.reference for node in undone if _within(node, guard))
+    if undone:
+        task = WorkflowTask.model_validate(
+            {"name": "compensate", "taskReferenceName": UNDOING, "type": "COMPENSATE"}
+        )
+        plan.nodes[UNDOING] = Node(task, None, ())
 
 
 def grow(
@@ -211,12 +242,18 @@ def whole_loops(template: Template, nodes: Mapping[str, Node]) -> frozenset[str]
 
 
 def _chain(
-    nodes: dict[str, Node], tasks: list[WorkflowTask], parent: Node | None, loops: tuple[str, ...]
+    nodes: dict[str, Node],
+    tasks: list[WorkflowTask],
+    parent: Node | None,
+    loops: tuple[str, ...],
+    part: int | None = None,
 ) -> Node | None:
     head: Node | None = None
     previous: Node | None = None
     for task in tasks:
         node = Node(task, parent, loops)
+        if part is not None:
+            node.part = part
         nodes[node.reference] = node
         if previous is None:
             head = node
@@ -228,6 +265,17 @@ def _chain(
 
 def _contain(nodes: dict[str, Node], node: Node) -> list[Node | None]:
     """Make the chains inside a node; their heads."""
+    task = node.task
+    if task.compensate and node.kind not in _STEERING:
+        node.compensation = _chain(nodes, task.compensate, node, node.loops)
+        return [node.compensation, *_operator_chains(nodes, node)]
+    return _operator_chains(nodes, node)
+
+
+_STEERING = frozenset({*PASSED_THROUGH, JOIN, EXCLUSIVE_JOIN, LOOP, TRY, COMPENSATE, TERMINATE})
+
+
+def _operator_chains(nodes: dict[str, Node], node: Node) -> list[Node | None]:
     task = node.task
     if node.kind in (SWITCH, DECISION):
         node.cases = {
@@ -248,6 +296,15 @@ def _contain(nodes: dict[str, Node], node: Node) -> list[Node | None]:
             node.items = compile_template(listed)
     elif node.kind in (JOIN, EXCLUSIVE_JOIN):
         node.join_on = tuple(dict.fromkeys(task.join_on))
+    elif node.kind == TRY:
+        node.branches = [
+            _chain(nodes, task.try_tasks, node, node.loops, BODY),
+            *(
+                _chain(nodes, case.tasks, node, node.loops, part)
+                for part, case in enumerate(task.catch_cases, 1)
+            ),
+            _chain(nodes, task.finally_tasks, node, node.loops, FINALLY),
+        ]
     elif node.kind == SUB_WORKFLOW:
         node.sub = SubWorkflow(task)
     return node.branches
@@ -262,6 +319,8 @@ def _body(tasks: list[WorkflowTask]) -> frozenset[str]:
         found.add(task.task_reference_name)
         for inner in (*task.decision_cases.values(), task.default_case, *task.fork_tasks):
             pending.extend(inner)
+        for inner in (task.try_tasks, *(case.tasks for case in task.catch_cases), task.finally_tasks):
+            pending.extend(inner)
     return frozenset(found)
 
 
@@ -275,7 +334,7 @@ def _follow(node: Node) -> None:
     at = node
     while at.next is None:
         parent = at.parent
-        if parent is None or parent.kind in (FORK, DYNAMIC_FORK, LOOP):
+        if parent is None or parent.kind not in (SWITCH, DECISION):
             node.closes = parent
             return
         at = parent

@@ -76,6 +76,30 @@ def parent_ended(status: WorkflowStatus, reason: str | None) -> str:
     return f"Parent workflow has been terminated with status {status.name}"
 
 
+def swept(guard: str) -> str:
+    """Of a row that was open in a part of a TRY (or in a workflow that compensates) that failed."""
+    return (
+        f"Canceled: another task inside TRY {guard} has failed"
+        if guard
+        else "Canceled: the workflow has failed"
+    )
+
+
+_NAMED_MAX = 5
+
+
+def not_compensated(names: list[str], count: int) -> str:
+    shown = ", ".join(names[:_NAMED_MAX])
+    return f"Compensation of {shown}{' and others' if count > _NAMED_MAX else ''} failed."
+
+
+def with_addition(reason: str | None, addition: str | None) -> str | None:
+    """Both, whatever has to go of the first one."""
+    if addition is None:
+        return reason
+    return f"{(reason or '')[: REASON_MAX - len(addition) - 1]} {addition}".strip()
+
+
 def workflow_too_large(size: int, workflow: str, limit: int) -> str:
     told = f"The payload size: {size} of workflow: {workflow}"
     return f"{told} is greater than the permissible limit: {limit} bytes"

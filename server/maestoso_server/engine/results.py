@@ -6,15 +6,16 @@ A handler reads first; while something it reads is wanted it answers None and is
 from __future__ import annotations
 
 from ..payload import Json
-from . import reasons
+from . import faults, reasons
 from .attempts import begin
 from .decision import APPLIED, Alert, Outcome
 from .events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
-from .nodes import DYNAMIC, EVENT, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
+from .guards import undoing
+from .nodes import BODY, DYNAMIC, EVENT, HUMAN, LOOP, SUB_WORKFLOW, TRY, WAIT, WORKER, Node
 from .outcomes import stale
 from .outputs import with_member
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import BY_POLICY, END, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
+from .steps import BY_POLICY, CATCH, END, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
 from .timers import alert, judge, judge_row
 from .turn import Turn
 
@@ -74,7 +75,7 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
         return APPLIED
     mine.callback_after_s = 0
     turn.close(node, mine, event.status)
-    if mine.state is not None or event.retry_after_s is not None:
+    if mine.state is not None or event.retry_after_s is not None or event.error_name is not None:
         _note(mine, event)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
@@ -87,6 +88,8 @@ def _note(row: TaskRow, event: Result) -> None:
     }
     if event.retry_after_s is not None and event.status == TaskStatus.FAILED:
         state["retry_after_s"] = event.retry_after_s
+    if event.error_name is not None:
+        state["error"] = event.error_name
     row.state = state or None
 
 
@@ -144,6 +147,7 @@ def apply_worker_lost(turn: Turn, event: WorkerLost) -> Outcome | None:
         turn.close(node, mine, TaskStatus.FAILED_WITH_TERMINAL_ERROR, reasons.never_read(mine.name))
     else:
         turn.close(node, mine, TaskStatus.FAILED, reasons.WORKER_LOST)
+        faults.name(turn, mine, faults.WORKER_LOST)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
 
@@ -195,6 +199,10 @@ def apply_due(turn: Turn, event: Due) -> Outcome | None:
     alert(turn, row, verdict.alerts)
     if verdict.reason is not None:
         turn.deadlines[event.seq] = 0
+        if node.kind == TRY:  # the time that its body has: as if a task in it had failed
+            turn.later((CATCH, event.seq, BODY, int(WorkflowStatus.TIMED_OUT), verdict.reason, event.seq))
+            turn.changed = True
+            return APPLIED
         _time_out(turn, node, turn.edit(row), verdict.reason, ends=verdict.ends)
         return APPLIED
     dues = [moment for moment in (due, verdict.next_ms) if moment]
@@ -221,7 +229,7 @@ def _own_time(turn: Turn, node: Node, row: TaskRow) -> None:
 def _workflow_due(turn: Turn) -> Outcome:
     header = turn.header
     limit_s = turn.plan.timeout_s
-    if not limit_s or header.status != WorkflowStatus.RUNNING:
+    if not limit_s or header.status != WorkflowStatus.RUNNING or undoing(turn):
         return stale("the workflow's clock does not run")
     turn.changed = True
     turn.deadlines[0] = 0
@@ -256,5 +264,6 @@ def apply_child_ended(turn: Turn, event: ChildEnded) -> Outcome | None:
     if ended != WorkflowStatus.COMPLETED:
         reason = reasons.child_failed(event.name, event.version or None, event.child_id, event.reason)
     turn.close(node, mine, _CHILD_STATUS[ended], reason)
+    faults.name(turn, mine, event.error_name)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED

@@ -23,6 +23,7 @@ from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
 
 from .. import ids
 from ..engine.decision import Outcome, Verdict
+from ..engine.faults import error_name
 from ..engine.names import shown_reference
 from ..engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
 from ..errors import MaestosoError
@@ -284,6 +285,7 @@ def task(workflow_id: str, row: TaskRow, *, payloads: bool, mask: Mask = NOTHING
         child_workflow_id=row.child_id or "",
         retried_task_id=ids.task_id(workflow_id, row.retried_seq) if row.retried_seq else "",
         generation=row.generation,
+        error_name=error_name(row) or "",
     )
     if row.state is not None:
         message.unresolved.extend(row.state.get("unresolved", ()))

@@ -17,6 +17,7 @@ from ..definitions.models import TaskDefinition, WorkflowDefinition, WorkflowTas
 from ..definitions.names import why_unusable
 from ..definitions.parse import Parsed, parse_task, parse_workflow
 from ..definitions.task_types import EVALUATORS
+from ..definitions.validate import chains
 from ..errors import InvalidArgument, Reason, Violation
 from ..json_text import without_mark
 from ..payload import decode
@@ -179,5 +180,5 @@ def _nodes(tasks: Iterable[WorkflowTask]) -> Iterator[WorkflowTask]:
     """Every node, outer ones before those inside them; not those of inline sub-workflows."""
     for node in tasks:
         yield node
-        for inside in (*node.decision_cases.values(), node.default_case, *node.fork_tasks, node.loop_over):
+        for inside, _, _ in chains(node, ()):
             yield from _nodes(inside)

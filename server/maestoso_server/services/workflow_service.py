@@ -181,7 +181,8 @@ class WorkflowService(WorkflowServiceServicer):
     ) -> wire.TerminateWorkflowResponse:
         reason = limits.text(request.reason, "reason", limits.REASON_MAX)
         header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Terminate(reason=reason, **self._now()))
+        terminate = events.Terminate(reason=reason, compensate=request.compensate, **self._now())
+        await self._command(header, terminate)
         return wire.TerminateWorkflowResponse()
 
     async def PauseWorkflow(

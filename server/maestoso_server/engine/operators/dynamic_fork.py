@@ -13,6 +13,7 @@ from ...definitions.models import WorkflowTask
 from ...payload import Json, encode
 from ..expressions import text_of
 from ..fragment import Fragment
+from ..guards import holder_row
 from ..limits import BRANCHES_MAX
 from ..needs import TaskDefinition
 from ..nodes import DYNAMIC_FORK, JOIN, KINDS, SYSTEM_TYPES, Node
@@ -20,18 +21,18 @@ from ..reasons import DYNAMIC_FORK_WITHOUT_JOIN
 from ..state import TaskRow
 from ..turn import Turn
 from .finishing import Unusable, check_name
-from .forks import loop_of, spread
+from .forks import spread
 
 
 class _Branches:
-    __slots__ = ("document", "fragment", "loop", "references", "state")
+    __slots__ = ("document", "fragment", "holder", "references", "state")
 
     def __init__(self, fragment: Fragment, state: dict[str, Any], document: Json | None) -> None:
         self.fragment = fragment
         self.state = state
         self.document = document
         self.references = [fragment.reference(index) for index in range(fragment.count)]
-        self.loop: TaskRow | None = None
+        self.holder: TaskRow | None = None
 
 
 def prepare_run(turn: Turn, node: Node, row: TaskRow) -> _Branches | None:
@@ -45,7 +46,7 @@ def prepare_run(turn: Turn, node: Node, row: TaskRow) -> _Branches | None:
     if found is None:
         return None
     _refuse_duplicates(turn, node, row, found)
-    found.loop = loop_of(turn, node, row)
+    found.holder = holder_row(turn, node, row.path)
     return found
 
 
@@ -57,7 +58,7 @@ def run(turn: Turn, node: Node, row: TaskRow, found: _Branches | None) -> None:
     turn.parsed_fragments[row.seq] = found.fragment
     if found.document is not None:
         turn.fragments[row.seq] = found.document
-    spread(turn, node, mine, found.loop, found.references)
+    spread(turn, node, mine, found.holder, found.references)
 
 
 # --- A: one task -------------------------------------------------------------------------------
@@ -120,6 +121,7 @@ def _different(turn: Turn, node: Node, inputs: dict[str, Any]) -> _Branches | No
     for task in listed:
         for key in ("name", "taskReferenceName", "type"):
             check_name(str(task.get(key) or ""), f"The {key} of a forked task")
+    _refuse_guards(node, listed)
     attached = [_attach_definition(turn, task) for task in listed]
     if not all(attached):
         return None
@@ -175,6 +177,34 @@ def _legacy(node: Node, inputs: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return tasks
+
+
+def _refuse_guards(node: Node, listed: list[dict[str, Any]]) -> None:
+    """What a saga needs is known from the definition; in tasks that come as data it would be too late."""
+    for index, task in enumerate(listed):
+        found = _guard_in(task)
+        if found is not None:
+            raise Unusable(
+                f"branch {index} of fork {node.reference}: {found} cannot come with a dynamic fork; "
+                "put it into a workflow of its own and fork SUB_WORKFLOW tasks"
+            )
+
+
+def _guard_in(value: Any) -> str | None:
+    pending = [value]
+    while pending:
+        at = pending.pop()
+        if isinstance(at, list):
+            pending.extend(at)
+        elif isinstance(at, dict):
+            if at.get("type") in ("TRY", "COMPENSATE"):
+                return f"the {at['type']} task {at.get('taskReferenceName')}"
+            if at.get("compensate"):
+                return f"compensate of task {at.get('taskReferenceName')}"
+            pending.extend(at.get(key) for key in ("defaultCase", "forkTasks", "loopOver"))
+            cases = at.get("decisionCases")
+            pending.extend(cases.values() if isinstance(cases, dict) else ())
+    return None
 
 
 def _limit(node: Node, count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...payload import Json
+from ..faults import first_name, name
 from ..names import shown_reference
 from ..nodes import DECISION, EXCLUSIVE_JOIN, SWITCH, Node
 from ..outputs import output_raw, splice
@@ -210,8 +211,11 @@ def act_close(turn: Turn, _step: Step, found: tuple[Node, TaskRow, list[tuple[st
         for reference, row in joined
         if row.output is not None and row.output.raw != b"{}"
     )
-    status, reason = _outcome(turn, [row for _, row in joined])
-    finish(turn, node, join, status, output, reason)
+    rows = [row for _, row in joined]
+    status, reason = _outcome(turn, rows)
+    mine = finish(turn, node, join, status, output, reason)
+    if reason is not None:
+        name(turn, mine, first_name(rows))
 
 
 def _outcome(turn: Turn, rows: list[TaskRow]) -> tuple[TaskStatus, str | None]:

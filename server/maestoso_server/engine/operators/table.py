@@ -7,6 +7,7 @@ from typing import Any
 
 from ...payload import Json
 from ..nodes import (
+    COMPENSATE,
     DECISION,
     DYNAMIC,
     DYNAMIC_FORK,
@@ -23,6 +24,7 @@ from ..nodes import (
     SUB_WORKFLOW,
     SWITCH,
     TERMINATE,
+    TRY,
     WAIT,
     WORKER,
     Node,
@@ -32,6 +34,7 @@ from ..turn import Turn
 from . import (
     branching,
     children,
+    compensation,
     dynamic,
     dynamic_fork,
     forks,
@@ -39,6 +42,7 @@ from . import (
     publishing,
     scripts,
     simple,
+    tries,
     waits,
     worker,
 )
@@ -68,6 +72,8 @@ BIRTHS: dict[int, tuple[Prepare, Birth]] = {
     WAIT: (prepare_input, birth_later),
     HUMAN: (prepare_input, birth_later),
     EVENT: (prepare_input, birth_later),
+    TRY: (prepare_input, tries.birth),
+    COMPENSATE: (prepare_input, birth_later),
 }
 """How a node gets its first row. The joins have a birth of their own (`joins`)."""
 
@@ -87,6 +93,7 @@ RUNS: dict[int, tuple[PrepareRun, Run]] = {
     WAIT: (waits.prepare_run, waits.run),
     HUMAN: (waits.prepare_run, waits.run),
     EVENT: (simple.prepare_nothing, publishing.run),
+    COMPENSATE: (compensation.prepare_run, compensation.run),
 }
 """What an open row of the engine's own does when it runs."""
 

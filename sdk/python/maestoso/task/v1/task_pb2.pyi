@@ -136,6 +136,7 @@ class Task(google.protobuf.message.Message):
     CHILD_WORKFLOW_ID_FIELD_NUMBER: builtins.int
     RETRIED_TASK_ID_FIELD_NUMBER: builtins.int
     GENERATION_FIELD_NUMBER: builtins.int
+    ERROR_NAME_FIELD_NUMBER: builtins.int
     UNRESOLVED_FIELD_NUMBER: builtins.int
     CACHED_FIELD_NUMBER: builtins.int
     task_id: builtins.str
@@ -170,6 +171,11 @@ class Task(google.protobuf.message.Message):
     """The attempt that this one repeats; empty for a first attempt."""
     generation: builtins.int
     """Which run of the workflow it belongs to: restart and rerun raise it, from 1."""
+    error_name: builtins.str
+    """The name by which a TRY catches its failure; empty for a task that has not failed. What the worker
+    reported (Failure.error_name), or else TIMEOUT, CANCELED, WORKER_LOST, CHILD_FAILED, SCRIPT_ERROR
+    or TASK_FAILED.
+    """
     cached: builtins.bool
     """True: it was completed with the output that an earlier task left under its `cacheConfig` key."""
     @property
@@ -215,11 +221,12 @@ class Task(google.protobuf.message.Message):
         child_workflow_id: builtins.str = ...,
         retried_task_id: builtins.str = ...,
         generation: builtins.int = ...,
+        error_name: builtins.str = ...,
         unresolved: collections.abc.Iterable[builtins.str] | None = ...,
         cached: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "schedule_time", b"schedule_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "cached", b"cached", "child_workflow_id", b"child_workflow_id", "domain", b"domain", "end_time", b"end_time", "generation", b"generation", "input", b"input", "iteration", b"iteration", "name", b"name", "output", b"output", "reason", b"reason", "reference", b"reference", "retried_task_id", b"retried_task_id", "schedule_time", b"schedule_time", "seq", b"seq", "start_time", b"start_time", "status", b"status", "task_id", b"task_id", "task_type", b"task_type", "unresolved", b"unresolved", "worker_id", b"worker_id", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "cached", b"cached", "child_workflow_id", b"child_workflow_id", "domain", b"domain", "end_time", b"end_time", "error_name", b"error_name", "generation", b"generation", "input", b"input", "iteration", b"iteration", "name", b"name", "output", b"output", "reason", b"reason", "reference", b"reference", "retried_task_id", b"retried_task_id", "schedule_time", b"schedule_time", "seq", b"seq", "start_time", b"start_time", "status", b"status", "task_id", b"task_id", "task_type", b"task_type", "unresolved", b"unresolved", "worker_id", b"worker_id", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___Task = Task
 
@@ -364,7 +371,9 @@ class Failure(google.protobuf.message.Message):
     terminal: builtins.bool
     """True: this attempt must not be retried (FAILED_WITH_TERMINAL_ERROR)."""
     error_name: builtins.str
-    """A business error's name that a definition can catch; empty = a technical failure."""
+    """A business error's name that a definition can catch (catchCases.errorNames of a TRY); at most 255
+    characters; empty = a technical failure.
+    """
     @property
     def retry_after(self) -> google.protobuf.duration_pb2.Duration:
         """Wait at least this long before the next attempt; absent = the retry policy alone."""

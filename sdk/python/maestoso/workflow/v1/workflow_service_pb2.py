@@ -17,15 +17,15 @@ from maestoso.task.v1 import task_pb2 as maestoso_dot_task_dot_v1_dot_task__pb2
 from maestoso.workflow.v1 import workflow_pb2 as maestoso_dot_workflow_dot_v1_dot_workflow__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+maestoso/workflow/v1/workflow_service.proto\x12\x14maestoso.workflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmaestoso/task/v1/task.proto\x1a#maestoso/workflow/v1/workflow.proto\"]\n\x14StartWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x32\n\x05start\x18\x02 \x01(\x0b\x32#.maestoso.workflow.v1.WorkflowStart\"G\n\x15StartWorkflowResponse\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1d.maestoso.workflow.v1.Started\"_\n\x15StartWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x33\n\x06starts\x18\x02 \x03(\x0b\x32#.maestoso.workflow.v1.WorkflowStart\"N\n\x16StartWorkflowsResponse\x12\x34\n\x08outcomes\x18\x01 \x03(\x0b\x32\".maestoso.workflow.v1.StartOutcome\"\xae\x01\n\x12GetWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x15\n\rinclude_tasks\x18\x03 \x01(\x08\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x16\n\x0etask_page_size\x18\x05 \x01(\x05\x12\x17\n\x0ftask_page_token\x18\x06 \x01(\t\x12\x0e\n\x06unmask\x18( \x01(\x08\"e\n\x13GetWorkflowResponse\x12\x30\n\x08workflow\x18\x01 \x01(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\x12\x1c\n\x14next_task_page_token\x18\x02 \x01(\t\"\x92\x02\n\x14ListWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x06status\x18\x03 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"j\n\x15ListWorkflowsResponse\x12\x38\n\tworkflows\x18\x01 \x03(\x0b\x32%.maestoso.workflow.v1.WorkflowSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x01\n\x14WatchWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x0e\n\x06unmask\x18( \x01(\x08\"I\n\x15WatchWorkflowResponse\x12\x30\n\x08workflow\x18\x01 \x01(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\"R\n\x18TerminateWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1b\n\x19TerminateWorkflowResponse\">\n\x14PauseWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"\x17\n\x15PauseWorkflowResponse\"?\n\x15ResumeWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"\x18\n\x16ResumeWorkflowResponse\"W\n\x14RetryWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x17\n\x0fresume_children\x18\x03 \x01(\x08\"\x17\n\x15RetryWorkflowResponse\"`\n\x16RestartWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x1e\n\x16use_latest_definitions\x18\x03 \x01(\x08\"\x19\n\x17RestartWorkflowResponse\"\xa0\x01\n\x15SignalWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x11\n\treference\x18\x03 \x01(\t\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0e\n\x06output\x18\x05 \x01(\x0c\x12\x0e\n\x06reason\x18\x06 \x01(\t\"N\n\x16SignalWorkflowResponse\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.maestoso.workflow.v1.SignalOutcome*d\n\rSignalOutcome\x12\x1e\n\x1aSIGNAL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNAL_OUTCOME_APPLIED\x10\x01\x12\x17\n\x13SIGNAL_OUTCOME_KEPT\x10\x02\x32\xb6\t\n\x0fWorkflowService\x12h\n\rStartWorkflow\x12*.maestoso.workflow.v1.StartWorkflowRequest\x1a+.maestoso.workflow.v1.StartWorkflowResponse\x12k\n\x0eStartWorkflows\x12+.maestoso.workflow.v1.StartWorkflowsRequest\x1a,.maestoso.workflow.v1.StartWorkflowsResponse\x12\x62\n\x0bGetWorkflow\x12(.maestoso.workflow.v1.GetWorkflowRequest\x1a).maestoso.workflow.v1.GetWorkflowResponse\x12h\n\rListWorkflows\x12*.maestoso.workflow.v1.ListWorkflowsRequest\x1a+.maestoso.workflow.v1.ListWorkflowsResponse\x12j\n\rWatchWorkflow\x12*.maestoso.workflow.v1.WatchWorkflowRequest\x1a+.maestoso.workflow.v1.WatchWorkflowResponse0\x01\x12t\n\x11TerminateWorkflow\x12..maestoso.workflow.v1.TerminateWorkflowRequest\x1a/.maestoso.workflow.v1.TerminateWorkflowResponse\x12h\n\rPauseWorkflow\x12*.maestoso.workflow.v1.PauseWorkflowRequest\x1a+.maestoso.workflow.v1.PauseWorkflowResponse\x12k\n\x0eResumeWorkflow\x12+.maestoso.workflow.v1.ResumeWorkflowRequest\x1a,.maestoso.workflow.v1.ResumeWorkflowResponse\x12h\n\rRetryWorkflow\x12*.maestoso.workflow.v1.RetryWorkflowRequest\x1a+.maestoso.workflow.v1.RetryWorkflowResponse\x12n\n\x0fRestartWorkflow\x12,.maestoso.workflow.v1.RestartWorkflowRequest\x1a-.maestoso.workflow.v1.RestartWorkflowResponse\x12k\n\x0eSignalWorkflow\x12+.maestoso.workflow.v1.SignalWorkflowRequest\x1a,.maestoso.workflow.v1.SignalWorkflowResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+maestoso/workflow/v1/workflow_service.proto\x12\x14maestoso.workflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmaestoso/task/v1/task.proto\x1a#maestoso/workflow/v1/workflow.proto\"]\n\x14StartWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x32\n\x05start\x18\x02 \x01(\x0b\x32#.maestoso.workflow.v1.WorkflowStart\"G\n\x15StartWorkflowResponse\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1d.maestoso.workflow.v1.Started\"_\n\x15StartWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x33\n\x06starts\x18\x02 \x03(\x0b\x32#.maestoso.workflow.v1.WorkflowStart\"N\n\x16StartWorkflowsResponse\x12\x34\n\x08outcomes\x18\x01 \x03(\x0b\x32\".maestoso.workflow.v1.StartOutcome\"\xae\x01\n\x12GetWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x15\n\rinclude_tasks\x18\x03 \x01(\x08\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x16\n\x0etask_page_size\x18\x05 \x01(\x05\x12\x17\n\x0ftask_page_token\x18\x06 \x01(\t\x12\x0e\n\x06unmask\x18( \x01(\x08\"e\n\x13GetWorkflowResponse\x12\x30\n\x08workflow\x18\x01 \x01(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\x12\x1c\n\x14next_task_page_token\x18\x02 \x01(\t\"\x92\x02\n\x14ListWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x06status\x18\x03 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"j\n\x15ListWorkflowsResponse\x12\x38\n\tworkflows\x18\x01 \x03(\x0b\x32%.maestoso.workflow.v1.WorkflowSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x01\n\x14WatchWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x0e\n\x06unmask\x18( \x01(\x08\"I\n\x15WatchWorkflowResponse\x12\x30\n\x08workflow\x18\x01 \x01(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\"f\n\x18TerminateWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\ncompensate\x18\x05 \x01(\x08\"\x1b\n\x19TerminateWorkflowResponse\">\n\x14PauseWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"\x17\n\x15PauseWorkflowResponse\"?\n\x15ResumeWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"\x18\n\x16ResumeWorkflowResponse\"W\n\x14RetryWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x17\n\x0fresume_children\x18\x03 \x01(\x08\"\x17\n\x15RetryWorkflowResponse\"`\n\x16RestartWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x1e\n\x16use_latest_definitions\x18\x03 \x01(\x08\"\x19\n\x17RestartWorkflowResponse\"\xa0\x01\n\x15SignalWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x11\n\treference\x18\x03 \x01(\t\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0e\n\x06output\x18\x05 \x01(\x0c\x12\x0e\n\x06reason\x18\x06 \x01(\t\"N\n\x16SignalWorkflowResponse\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.maestoso.workflow.v1.SignalOutcome*d\n\rSignalOutcome\x12\x1e\n\x1aSIGNAL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNAL_OUTCOME_APPLIED\x10\x01\x12\x17\n\x13SIGNAL_OUTCOME_KEPT\x10\x02\x32\xb6\t\n\x0fWorkflowService\x12h\n\rStartWorkflow\x12*.maestoso.workflow.v1.StartWorkflowRequest\x1a+.maestoso.workflow.v1.StartWorkflowResponse\x12k\n\x0eStartWorkflows\x12+.maestoso.workflow.v1.StartWorkflowsRequest\x1a,.maestoso.workflow.v1.StartWorkflowsResponse\x12\x62\n\x0bGetWorkflow\x12(.maestoso.workflow.v1.GetWorkflowRequest\x1a).maestoso.workflow.v1.GetWorkflowResponse\x12h\n\rListWorkflows\x12*.maestoso.workflow.v1.ListWorkflowsRequest\x1a+.maestoso.workflow.v1.ListWorkflowsResponse\x12j\n\rWatchWorkflow\x12*.maestoso.workflow.v1.WatchWorkflowRequest\x1a+.maestoso.workflow.v1.WatchWorkflowResponse0\x01\x12t\n\x11TerminateWorkflow\x12..maestoso.workflow.v1.TerminateWorkflowRequest\x1a/.maestoso.workflow.v1.TerminateWorkflowResponse\x12h\n\rPauseWorkflow\x12*.maestoso.workflow.v1.PauseWorkflowRequest\x1a+.maestoso.workflow.v1.PauseWorkflowResponse\x12k\n\x0eResumeWorkflow\x12+.maestoso.workflow.v1.ResumeWorkflowRequest\x1a,.maestoso.workflow.v1.ResumeWorkflowResponse\x12h\n\rRetryWorkflow\x12*.maestoso.workflow.v1.RetryWorkflowRequest\x1a+.maestoso.workflow.v1.RetryWorkflowResponse\x12n\n\x0fRestartWorkflow\x12,.maestoso.workflow.v1.RestartWorkflowRequest\x1a-.maestoso.workflow.v1.RestartWorkflowResponse\x12k\n\x0eSignalWorkflow\x12+.maestoso.workflow.v1.SignalWorkflowRequest\x1a,.maestoso.workflow.v1.SignalWorkflowResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'maestoso.workflow.v1.workflow_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_SIGNALOUTCOME']._serialized_start=2159
-  _globals['_SIGNALOUTCOME']._serialized_end=2259
+  _globals['_SIGNALOUTCOME']._serialized_start=2179
+  _globals['_SIGNALOUTCOME']._serialized_end=2279
   _globals['_STARTWORKFLOWREQUEST']._serialized_start=168
   _globals['_STARTWORKFLOWREQUEST']._serialized_end=261
   _globals['_STARTWORKFLOWRESPONSE']._serialized_start=263
@@ -47,29 +47,29 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_WATCHWORKFLOWRESPONSE']._serialized_start=1309
   _globals['_WATCHWORKFLOWRESPONSE']._serialized_end=1382
   _globals['_TERMINATEWORKFLOWREQUEST']._serialized_start=1384
-  _globals['_TERMINATEWORKFLOWREQUEST']._serialized_end=1466
-  _globals['_TERMINATEWORKFLOWRESPONSE']._serialized_start=1468
-  _globals['_TERMINATEWORKFLOWRESPONSE']._serialized_end=1495
-  _globals['_PAUSEWORKFLOWREQUEST']._serialized_start=1497
-  _globals['_PAUSEWORKFLOWREQUEST']._serialized_end=1559
-  _globals['_PAUSEWORKFLOWRESPONSE']._serialized_start=1561
-  _globals['_PAUSEWORKFLOWRESPONSE']._serialized_end=1584
-  _globals['_RESUMEWORKFLOWREQUEST']._serialized_start=1586
-  _globals['_RESUMEWORKFLOWREQUEST']._serialized_end=1649
-  _globals['_RESUMEWORKFLOWRESPONSE']._serialized_start=1651
-  _globals['_RESUMEWORKFLOWRESPONSE']._serialized_end=1675
-  _globals['_RETRYWORKFLOWREQUEST']._serialized_start=1677
-  _globals['_RETRYWORKFLOWREQUEST']._serialized_end=1764
-  _globals['_RETRYWORKFLOWRESPONSE']._serialized_start=1766
-  _globals['_RETRYWORKFLOWRESPONSE']._serialized_end=1789
-  _globals['_RESTARTWORKFLOWREQUEST']._serialized_start=1791
-  _globals['_RESTARTWORKFLOWREQUEST']._serialized_end=1887
-  _globals['_RESTARTWORKFLOWRESPONSE']._serialized_start=1889
-  _globals['_RESTARTWORKFLOWRESPONSE']._serialized_end=1914
-  _globals['_SIGNALWORKFLOWREQUEST']._serialized_start=1917
-  _globals['_SIGNALWORKFLOWREQUEST']._serialized_end=2077
-  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_start=2079
-  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_end=2157
-  _globals['_WORKFLOWSERVICE']._serialized_start=2262
-  _globals['_WORKFLOWSERVICE']._serialized_end=3468
+  _globals['_TERMINATEWORKFLOWREQUEST']._serialized_end=1486
+  _globals['_TERMINATEWORKFLOWRESPONSE']._serialized_start=1488
+  _globals['_TERMINATEWORKFLOWRESPONSE']._serialized_end=1515
+  _globals['_PAUSEWORKFLOWREQUEST']._serialized_start=1517
+  _globals['_PAUSEWORKFLOWREQUEST']._serialized_end=1579
+  _globals['_PAUSEWORKFLOWRESPONSE']._serialized_start=1581
+  _globals['_PAUSEWORKFLOWRESPONSE']._serialized_end=1604
+  _globals['_RESUMEWORKFLOWREQUEST']._serialized_start=1606
+  _globals['_RESUMEWORKFLOWREQUEST']._serialized_end=1669
+  _globals['_RESUMEWORKFLOWRESPONSE']._serialized_start=1671
+  _globals['_RESUMEWORKFLOWRESPONSE']._serialized_end=1695
+  _globals['_RETRYWORKFLOWREQUEST']._serialized_start=1697
+  _globals['_RETRYWORKFLOWREQUEST']._serialized_end=1784
+  _globals['_RETRYWORKFLOWRESPONSE']._serialized_start=1786
+  _globals['_RETRYWORKFLOWRESPONSE']._serialized_end=1809
+  _globals['_RESTARTWORKFLOWREQUEST']._serialized_start=1811
+  _globals['_RESTARTWORKFLOWREQUEST']._serialized_end=1907
+  _globals['_RESTARTWORKFLOWRESPONSE']._serialized_start=1909
+  _globals['_RESTARTWORKFLOWRESPONSE']._serialized_end=1934
+  _globals['_SIGNALWORKFLOWREQUEST']._serialized_start=1937
+  _globals['_SIGNALWORKFLOWREQUEST']._serialized_end=2097
+  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_start=2099
+  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_end=2177
+  _globals['_WORKFLOWSERVICE']._serialized_start=2282
+  _globals['_WORKFLOWSERVICE']._serialized_end=3488
 # @@protoc_insertion_point(module_scope)

@@ -344,20 +344,27 @@ class TerminateWorkflowRequest(google.protobuf.message.Message):
     NAMESPACE_FIELD_NUMBER: builtins.int
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    COMPENSATE_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
     """The workflow's id: a UUID. Required."""
     reason: builtins.str
     """Why, for people; at most 500 characters; empty = none."""
+    compensate: builtins.bool
+    """True: first undo what it has completed, by the `compensate` chains of its definition. The workflow
+    stays RUNNING until they have ended (a paused one goes on); a second call without it stops them.
+    FAILED_PRECONDITION while it compensates already. No effect on a definition without such chains.
+    """
     def __init__(
         self,
         *,
         namespace: builtins.str = ...,
         workflow_id: builtins.str = ...,
         reason: builtins.str = ...,
+        compensate: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "reason", b"reason", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compensate", b"compensate", "namespace", b"namespace", "reason", b"reason", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___TerminateWorkflowRequest = TerminateWorkflowRequest
 
