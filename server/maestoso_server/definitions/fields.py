@@ -27,7 +27,6 @@ _UNREAD: dict[type[BaseModel], tuple[str, ...]] = {
         "base_type",
         "isolation_group_id",
         "execution_name_space",
-        "runtime_metadata",
         "task_status_listener_enabled",
     ),
     WorkflowTask: ("rate_limited", "on_state_change", "cache_config", "script_expression", "join_status"),

@@ -3,7 +3,8 @@
     {"v": 1,
      "steps": [...],   owed: a Continue is on its way (a wide fork, a loop of instant bodies, a cancel)
      "held": [...],    waits for an operator: a pause, or the end, came before these steps were done
-     "parked": [...]}  references for which signals wait in the inbox
+     "parked": [...],  references for which signals wait in the inbox
+     "secrets": {...}} where `input` and `variables` hold placeholders of secrets (`secrets.marks`)
 
 A key that is empty is left out; with nothing in it the cursor is None.
 """
@@ -27,6 +28,7 @@ def read(header: Header) -> dict[str, Any]:
         "steps": [_step(step) for step in stored.get("steps", ())],
         "held": [_step(step) for step in stored.get("held", ())],
         "parked": list(stored.get("parked", ())),
+        "secrets": stored.get("secrets", {}),
     }
 
 

@@ -117,6 +117,7 @@ class Node:
         "reads_task_id",
         "reference",
         "row_type",
+        "secretive",
         "start_delay_s",
         "sub",
         "successor",
@@ -145,6 +146,9 @@ class Node:
         """The input where nothing in it is resolved: shared by all rows."""
         if self.input.constant and self.fallbacks is None:
             self.constant = Json.of(resolve(self.input, _nothing))
+        self.secretive = self.input.secretive or any(
+            fallback.secretive for fallback in (self.fallbacks or {}).values()
+        )
         self.inputs_whole: frozenset[str] = frozenset()
         """Loops whose whole output the input reads, not just its counters."""
         self.reads_task_id = self.input.reads_task_id and self.kind not in _WITHOUT_TASK_ID

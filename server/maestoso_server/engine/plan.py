@@ -46,6 +46,7 @@ class Plan:
         "output",
         "output_whole",
         "restartable",
+        "secretive",
         "timeout_s",
         "variables",
         "version",
@@ -67,6 +68,8 @@ class Plan:
         self.nodes: dict[str, Node] = {}
         self.first: Node | None = None
         self.output_whole: frozenset[str] = frozenset()
+        self.secretive = False
+        """Some input has placeholders of secrets in it."""
 
 
 def compile(definition: WorkflowDefinition, environment: Mapping[str, str] | None = None) -> Plan:
@@ -74,6 +77,7 @@ def compile(definition: WorkflowDefinition, environment: Mapping[str, str] | Non
     plan = Plan(definition, environment or {})
     plan.first = grow(plan.nodes, definition.tasks, None, ())
     link(plan.nodes.values(), plan.nodes)
+    plan.secretive = any(node.secretive for node in plan.nodes.values())
     if plan.output is not None:
         plan.output_whole = whole_loops(plan.output, plan.nodes)
     return plan

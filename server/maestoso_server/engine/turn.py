@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..payload import Json
-from . import cursor
+from . import cursor, secrets
 from .decision import Decision, Message, MessageKind, QueueBirth
 from .needs import Script
 from .nodes import Node
 from .plan import Plan
 from .reading import Reading
 from .reasons import short
+from .secrets import SecretJson
 from .state import TaskRow, TaskStatus, View
 from .steps import SETTLE
 
@@ -52,6 +53,7 @@ class Turn(Reading):
         "released",
         "revived",
         "scripts",
+        "secretive",
         "seed",
         "updated",
     )
@@ -80,6 +82,10 @@ class Turn(Reading):
         self.fragments: dict[int, Json] = {}
         self.consumed: list[int] = []
         self.scripts: dict[int, Script] = {}
+        self.secretive = plan.secretive or bool(
+            isinstance(self.header.input, SecretJson) or isinstance(self.header.variables, SecretJson)
+        )
+        """Payloads may hold placeholders of secrets."""
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -231,9 +237,23 @@ class Turn(Reading):
 
     # --- the end -----------------------------------------------------------------------------
 
+    def _keep_secrets(self) -> None:
+        """Note beside every payload that was made where its placeholders are."""
+        for row in (*self.inserted.values(), *self.updated.values()):
+            secrets.keep_row(row)
+        kept = secrets.kept_by(self.header)
+        if kept or self.header.cursor is not None:
+            work = self.pending_work()
+            if work["secrets"] != kept:
+                work["secrets"] = kept
+                self.keep_work()
+        secrets.mark_header(self.header)
+
     def decision(self) -> Decision:
         """What all of it comes to."""
         header = self.header
+        if self.secretive and self.changed:
+            self._keep_secrets()
         if self.changed:
             header.revision += 1
             header.updated_ms = self.now_ms

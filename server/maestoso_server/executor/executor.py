@@ -452,7 +452,7 @@ class Executor:
         if decision.messages:
             self._pass_on(decision, message_ids)
         for seq, script in decision.scripts.items():
-            self._answers.late(script, partial(self._script_done, lane.workflow_id, seq))
+            self._answers.late(script, header.namespace, partial(self._script_done, lane.workflow_id, seq))
         routing.apply(lane, decision, closed_max=CLOSED_ROWS_MAX)
         self.changes.announce(lane.workflow_id, header)
         routing.answer(lane, decision.outcomes)

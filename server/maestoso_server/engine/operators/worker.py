@@ -52,6 +52,8 @@ def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, 
 def enqueue(turn: Turn, row: TaskRow, policy: Policy, due_ms: int) -> None:
     """Give a row of this turn its place in the queue, takeable from `due_ms` on."""
     row.queued = True
+    if policy.definition.runtime_metadata:
+        turn.set_state(row, runtime=list(policy.definition.runtime_metadata))
     task_type = row.type
     total_due_ms = row.first_scheduled_ms + policy.total_s * 1000 if policy.total_s else 0
     turn.births[row.seq] = QueueBirth(
