@@ -71,6 +71,15 @@ class Config:
     tls_key: str = _setting("", "", "PEM file of the server's key.")
     tls_client_ca: str = _setting("", "", "PEM file of the authority whose client certificates are required.")
 
+    # What definitions may read
+    secrets_dir: str = _setting(
+        "",
+        "",
+        "Directory with a file for each secret (a mounted Kubernetes Secret); files in a folder named like a "
+        "namespace are that namespace's. Variables MAESTOSO_SECRET_NAME (CONDUCTOR_SECRET_NAME) are secrets "
+        "too, MAESTOSO_ENV_NAME (CONDUCTOR_ENV_NAME) what `${workflow.env.NAME}` reads.",
+    )
+
     # How it runs
     log_level: str = _setting(
         "info",

@@ -52,6 +52,7 @@ from .store import queue
 from .store.database import Database, Faults
 from .store.migrate import check_schema
 from .telemetry import Metrics, make_tracer
+from .vault import ProcessVault
 
 log = logging.getLogger("maestoso.server")
 
@@ -200,14 +201,17 @@ class Server:
             on_drain=self._on_drain,
         )
         epoch = cluster.epoch
-        dispatcher = Dispatcher(clock=clock, outside=cluster, max_payload_bytes=config.max_payload_bytes)
+        vault = ProcessVault(os.environ, config.secrets_dir)
+        dispatcher = Dispatcher(
+            clock=clock, outside=cluster, max_payload_bytes=config.max_payload_bytes, vault=vault
+        )
         dispatcher.on_redelivered = self._on_redelivered
-        plans = Plans(database=database, clock=clock)
+        plans = Plans(database=database, clock=clock, environment=vault.environment)
         executor = Executor(
             database=database,
             clock=clock,
             plans=plans,
-            answers=Answers(database=database, clock=clock, evaluators=evaluators, plans=plans),
+            answers=Answers(database=database, clock=clock, evaluators=evaluators, plans=plans, vault=vault),
             placement=dispatcher,
             epoch=epoch,
             metrics=self.metrics,

@@ -403,6 +403,8 @@ class World:
     def _answer(self, stored: Stored, need: needs.Need) -> Any:
         if isinstance(need, needs.Script):
             return needs.ScriptAnswer(slow=True) if self.slow_scripts else evaluate(need)
+        if isinstance(need, needs.Redact):
+            return None
         if isinstance(need, needs.Child):
             return self._child(need)
         if isinstance(need, needs.Definition):

@@ -14,7 +14,6 @@ from .task_types import NEVER_RETRIED, STARTED_AT_ONCE
 _UNREAD: dict[type[BaseModel], tuple[str, ...]] = {
     TaskDefinition: (
         "base_type",
-        "runtime_metadata",
         "task_status_listener_enabled",
     ),
     WorkflowTask: ("rate_limited", "script_expression", "join_status"),

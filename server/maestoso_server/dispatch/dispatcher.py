@@ -36,8 +36,9 @@ from ..store.deliveries import Current
 from ..store.logs import NewLine
 from ..store.queue import Take, Taken
 from ..store.sessions import KeptRow, Resumed
+from ..vault import EmptyVault, Vault
 from . import reports
-from .assignments import of_placed, of_taken
+from .assignments import Assignments
 from .deliveries import Deliveries, Delivery, State
 from .matching import Matching, Room
 from .meanwhile import Meanwhile
@@ -106,7 +107,10 @@ class Outside(Protocol):
 class Dispatcher:
     """Implements the executor's `Placement`. One per node."""
 
-    def __init__(self, *, clock: Clock, outside: Outside, max_payload_bytes: int) -> None:
+    def __init__(
+        self, *, clock: Clock, outside: Outside, max_payload_bytes: int, vault: Vault | None = None
+    ) -> None:
+        self.assignments = Assignments(vault or EmptyVault())
         self.deliveries = Deliveries()
         self.matching = Matching()
         self.owed = Owed()
@@ -344,7 +348,7 @@ class Dispatcher:
                 continue
             if not self.knows(row.workflow_id, row.seq, row.delivery):
                 delivery = _of_row(row, session)
-                delivery.assignment = of_taken(row, delivery.token)
+                delivery.assignment = self.assignments.of_taken(row, delivery.token)
                 self._remember(delivery)
                 session.assign(delivery)
 
@@ -688,7 +692,7 @@ class Dispatcher:
             if session is None or room is not session.room:
                 self._return(delivery, 0)
             else:
-                delivery.assignment = of_placed(item, delivery.token)
+                delivery.assignment = self.assignments.of_placed(item, delivery.token)
                 session.assign(delivery)
 
     def waiting(self, namespace: str, births: Sequence[QueueBirth]) -> None:
@@ -813,7 +817,7 @@ class Dispatcher:
             session.rest()
             self._return(delivery, 0)
         else:
-            delivery.assignment = of_taken(row, delivery.token)
+            delivery.assignment = self.assignments.of_taken(row, delivery.token)
             session.assign(delivery)
 
     # -- hand-backs ----------------------------------------------------------------------------------

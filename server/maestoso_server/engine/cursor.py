@@ -6,7 +6,8 @@
      "parked": [...],  references for which signals wait in the inbox
      "slot": "waits",  or "holds": of a workflow under a rateLimitConfig (see `slots`)
      "undoing": seq,   the workflow ends: the row that compensates meanwhile
-     "undone": n}      compensations after which a retry would not know what it begins with
+     "undone": n,      compensations after which a retry would not know what it begins with
+     "secrets": {...}} where `input` and `variables` hold placeholders of secrets (`secrets.marks`)
 
 A key that is empty is left out; with nothing in it the cursor is None.
 """
@@ -33,6 +34,7 @@ def read(header: Header) -> dict[str, Any]:
         "slot": stored.get("slot", ""),
         "undoing": stored.get("undoing", 0),
         "undone": stored.get("undone", 0),
+        "secrets": stored.get("secrets", {}),
     }
 
 

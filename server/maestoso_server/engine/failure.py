@@ -56,6 +56,7 @@ def start(turn: Turn, answer: ChildAnswer) -> None:
             task_to_domain=header.task_to_domain,
             priority=0,
             orphan=True,
+            secretive=turn.secretive,
         )
         turn.send(told, MessageKind.CHILD_START, body)
     output = header.output.value if header.output is not None else {}

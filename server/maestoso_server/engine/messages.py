@@ -24,6 +24,7 @@ from .events import (
     Start,
     Terminate,
 )
+from .secrets import marks_of, with_marks
 from .state import Header, TaskStatus
 
 ABSENT = Raw()
@@ -62,6 +63,7 @@ class _Body(Record, omit_defaults=True):
     renamed: str | None = None
     compensate: bool = False
     generation: int = 0
+    secrets: list[Any] | None = None
 
 
 _read = reader(_Body)
@@ -95,9 +97,10 @@ def child_start(
     priority: int,
     correlation_id: str | None = None,
     orphan: bool = False,
+    secretive: bool = False,
 ) -> Json:
     """CHILD_START, to the id of the child: all that its header needs. An `orphan` has no parent
-    and will tell nobody of its end."""
+    and will tell nobody of its end. `secretive`: there may be placeholders in the input."""
     return _json(
         _Body(
             namespace=header.namespace,
@@ -112,6 +115,7 @@ def child_start(
             correlation=correlation_id or header.correlation_id,
             created_by=header.created_by,
             traceparent=header.traceparent,
+            secrets=(marks_of(input) or None) if secretive else None,
         )
     )
 
@@ -119,7 +123,7 @@ def child_start(
 def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
     """The header of the workflow that a CHILD_START asks for; insert it with revision 0."""
     told = _read(body)
-    return Header(
+    header = Header(
         id=workflow_id,
         namespace=told.namespace,
         name=told.name,
@@ -137,6 +141,9 @@ def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
         created_by=told.created_by,
         traceparent=told.traceparent,
     )
+    if told.secrets:
+        header.input = with_marks(header.input, told.secrets)
+    return header
 
 
 def child_ended(header: Header, error: str | None = None) -> Json:

@@ -98,6 +98,8 @@ class Script:
     script: str
     input: bytes
     """JSON, bound to `$`."""
+    secrets: bytes = b""
+    """JSON (`secrets.marks`): the placeholders in `input` that are to be filled in; empty: none."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -109,6 +111,17 @@ class ScriptAnswer:
     error: str | None = None
     retriable: bool = False
     slow: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Redact:
+    """Replace the values of these secrets in what came back. Answer: (output, reason), the same where
+    nothing was found. `output` is JSON."""
+
+    sources: tuple[str, ...]
+    """Placeholders: `${workflow.secrets.NAME}`."""
+    output: bytes | None
+    reason: str | None
 
 
 @dataclass(slots=True, frozen=True)
@@ -186,6 +199,7 @@ Need = (
     | Row
     | Fragment
     | Script
+    | Redact
     | Child
     | ChildStatus
     | Definition

@@ -143,6 +143,7 @@ class Node:
         "reads_task_id",
         "reference",
         "row_type",
+        "secretive",
         "start_delay_s",
         "sub",
         "successor",
@@ -197,6 +198,9 @@ class Node:
             or self.changes is not None
         )
         """Something follows from its rows' births and ends beyond the flow (`closing`)."""
+        self.secretive = self.input.secretive or any(
+            fallback.secretive for fallback in (self.fallbacks or {}).values()
+        )
         self.inputs_whole: frozenset[str] = frozenset()
         """Loops whose whole output the input reads, not just its counters."""
         self.reads_task_id = self.input.reads_task_id and self.kind not in _WITHOUT_TASK_ID

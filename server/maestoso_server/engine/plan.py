@@ -62,6 +62,7 @@ class Plan:
         "output_schema",
         "output_whole",
         "restartable",
+        "secretive",
         "slots",
         "status_queue",
         "strict",
@@ -98,6 +99,8 @@ class Plan:
         """The tasks with a chain that undoes them."""
         self.guarded = False
         """There are parts of it that can be over before the workflow is: a TRY's, a compensation's."""
+        self.secretive = False
+        """Some input has placeholders of secrets in it."""
 
 
 class SlotLimit:
@@ -124,6 +127,7 @@ def compile(definition: WorkflowDefinition, environment: Mapping[str, str] | Non
     plan = Plan(definition, environment or {})
     plan.first = grow(plan.nodes, definition.tasks, None, ())
     link(plan.nodes.values(), plan.nodes)
+    plan.secretive = any(node.secretive for node in plan.nodes.values())
     if plan.output is not None:
         plan.output_whole = whole_loops(plan.output, plan.nodes)
     _find_sagas(plan)

@@ -11,9 +11,11 @@ from .attempts import begin
 from .decision import APPLIED, Alert, Outcome
 from .events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
 from .guards import undoing
+from .needs import Redact
 from .nodes import BODY, DYNAMIC, EVENT, HUMAN, LOOP, SUB_WORKFLOW, TRY, WAIT, WORKER, Node
 from .outcomes import stale
 from .outputs import with_member
+from .secrets import SecretJson, sources
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import BY_POLICY, CATCH, END, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
 from .timers import alert, judge, judge_row
@@ -60,14 +62,17 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
     row, node = found
     if node.kind not in _TOLD:
         return _script_result(turn, event, row, node)
+    output, reason = redacted(turn, row, event.output, event.reason)
+    if turn.lacking:
+        return None
     mine = turn.edit(row)
-    if event.output is not None:
-        mine.output = event.output
+    if output is not None:
+        mine.output = output
     if event.worker_id:
         mine.worker_id = event.worker_id
     if event.started_ms:
         mine.started_ms = event.started_ms
-    mine.reason = reasons.short(event.reason)
+    mine.reason = reasons.short(reason)
     if event.delivery is not None:
         turn.guarded.add(event.seq)
     if event.status == _IN_PROGRESS:
@@ -79,6 +84,17 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
         _note(mine, event)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
+
+
+def redacted(
+    turn: Turn, row: TaskRow, output: Json | None, reason: str | None
+) -> tuple[Json | None, str | None]:
+    """What was reported about a row, without the values of the secrets that its worker was given."""
+    if not turn.secretive or not isinstance(row.input, SecretJson):
+        return output, reason
+    used = sources(row.input.value, row.input.kept)
+    answer = turn.ask(Redact(used, None if output is None else output.raw, reason))
+    return (output, reason) if answer is None else answer
 
 
 def _note(row: TaskRow, event: Result) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..payload import Json
-from . import closing, cursor
+from . import closing, cursor, secrets
 from .changes import Change
 from .decision import Alert, CacheWrite, Decision, Message, MessageKind, Publication, QueueBirth, Slot
 from .needs import Script
@@ -20,6 +20,7 @@ from .plan import Plan
 from .policy import Policy, queue_name
 from .reading import Reading
 from .reasons import short
+from .secrets import SecretJson
 from .state import TaskRow, TaskStatus, View
 from .steps import SETTLE
 
@@ -61,6 +62,7 @@ class Turn(Reading):
         "released",
         "revived",
         "scripts",
+        "secretive",
         "seed",
         "slot",
         "updated",
@@ -97,6 +99,10 @@ class Turn(Reading):
         self.cached: list[CacheWrite] = []
         self.notices: list[tuple[Node, TaskRow, Sequence[Change]]] = []
         """Changes of status that are to be told: (node, the row as it was then, what to tell)."""
+        self.secretive = plan.secretive or bool(
+            isinstance(self.header.input, SecretJson) or isinstance(self.header.variables, SecretJson)
+        )
+        """Payloads may hold placeholders of secrets."""
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -265,9 +271,23 @@ class Turn(Reading):
 
     # --- the end -----------------------------------------------------------------------------
 
+    def _keep_secrets(self) -> None:
+        """Note beside every payload that was made where its placeholders are."""
+        for row in (*self.inserted.values(), *self.updated.values()):
+            secrets.keep_row(row)
+        kept = secrets.kept_by(self.header)
+        if kept or self.header.cursor is not None:
+            work = self.pending_work()
+            if work["secrets"] != kept:
+                work["secrets"] = kept
+                self.keep_work()
+        secrets.mark_header(self.header)
+
     def decision(self) -> Decision:
         """What all of it comes to."""
         header = self.header
+        if self.secretive and self.changed:
+            self._keep_secrets()
         if self.changed:
             header.revision += 1
             header.updated_ms = self.now_ms

@@ -8,6 +8,7 @@ go out of date is only which snapshot a name stands for now: that is cached with
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,10 @@ class Resolved:
 class Plans:
     """Resolves names to snapshots and snapshots to plans."""
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, clock: Clock, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._environment = environment or {}
         self._database = database
         self._clock = clock
         self._plans: OrderedDict[str, Plan] = OrderedDict()
@@ -62,7 +66,9 @@ class Plans:
             document = await metadata.get_snapshot(connection, namespace, snapshot_id)
         if document is None:
             raise NotFound(Reason.DEFINITION_NOT_FOUND, f"snapshot {snapshot_id} is not stored")
-        return self._keep(snapshot_id, compile(WorkflowDefinition.model_validate(decode(document))))
+        return self._keep(
+            snapshot_id, compile(WorkflowDefinition.model_validate(decode(document)), self._environment)
+        )
 
     def forget(self, namespace: str) -> None:
         """Definitions of this namespace changed."""
@@ -162,7 +168,7 @@ class Plans:
         definition = WorkflowDefinition.model_validate(decode(raw))
         plan = self.known(snapshot_id)
         if plan is None:
-            plan = compile(definition)
+            plan = compile(definition, self._environment)
             await metadata.put_snapshot(
                 connection,
                 namespace,

@@ -15,7 +15,6 @@ from maestoso.task.v1.task_service_pb2_grpc import TaskServiceServicer
 from .. import ids
 from ..clock import Clock
 from ..dispatch import reports
-from ..dispatch.assignments import of_taken
 from ..dispatch.deliveries import Delivery
 from ..dispatch.dispatcher import Dispatcher
 from ..dispatch.loops import Loops, Named
@@ -153,6 +152,7 @@ class TaskService(TaskServiceServicer):
         except NodeLost:
             raise _rejoining() from None
         self._polled.inc(len(rows))
+        of_taken = self._dispatcher.assignments.of_taken
         return wire.PollTasksResponse(
             tasks=[of_taken(row, ids.make_token(row.workflow_id, row.seq, row.delivery)) for row in rows]
         )

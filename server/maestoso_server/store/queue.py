@@ -24,6 +24,7 @@ from ..payload import Json, decode
 from .clocks import first_start, next_clock
 from .database import Connection
 from .nodes import ALIVE, NodeLost
+from .rows import decode_state
 
 MOST = 1000
 """Rows of one take."""
@@ -85,6 +86,8 @@ class Taken:
     correlation_id: str
     """Empty = none."""
     traceparent: str
+    state: dict[str, Any] | None = None
+    """Of the task, see `TaskRow`: where its input holds placeholders of secrets, for one."""
 
     @property
     def watermark(self) -> Watermark:
@@ -125,7 +128,7 @@ _TAKEN = f"""
   q.workflow_id, q.seq, q.delivery, q.session_id, q.unread, q.namespace, q.queue, q.task_type,
   {LOWEST_PRIORITY_RANK} - q.rank, q.due_ms, q.size, q.task_limit, q.response_s, q.timeout_s, q.total_due_ms,
   q.redeliver_on_loss, t.generation, t.reference, t.path, t.attempt, t.scheduled_ms, t.input,
-  w.name, coalesce(w.correlation_id, ''), p.traceparent"""
+  w.name, coalesce(w.correlation_id, ''), p.traceparent, t.state"""
 """The fields of `Taken`, in order."""
 
 # LATERAL with its own LIMIT, so that every plan looks these up by key, row by row.
@@ -472,6 +475,8 @@ def _taken(row: Any) -> Taken:
     taken.session_id = None if taken.session_id is None else str(taken.session_id)
     taken.path = tuple(taken.path)
     taken.input = Json(row[21])
+    if taken.state is not None:
+        taken.state = decode_state(row[25])
     return taken
 
 

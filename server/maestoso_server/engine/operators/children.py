@@ -103,6 +103,7 @@ def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> Non
             input=Json.of(given),
             task_to_domain=_domains(domains) if isinstance(domains, dict) else header.task_to_domain,
             priority=_priority(priority, header.priority),
+            secretive=turn.secretive,
         ),
     )
 
@@ -174,6 +175,7 @@ def run_start(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) 
             priority=_priority(request.get("priority"), 0),
             correlation_id=request.get("correlationId") or header.correlation_id,
             orphan=True,
+            secretive=turn.secretive,
         ),
     )
     finish(turn, node, row, TaskStatus.COMPLETED, Json.of({"workflowId": started}))

@@ -86,6 +86,8 @@ def _use(turn: Turn, node: Node, row: TaskRow, output: Json) -> None:
 def enqueue(turn: Turn, row: TaskRow, policy: Policy, due_ms: int) -> None:
     """Give a row of this turn its place in the queue, takeable from `due_ms` on."""
     row.queued = True
+    if policy.definition.runtime_metadata:
+        turn.set_state(row, runtime=list(policy.definition.runtime_metadata))
     task_type = row.type
     limits = policy.limits
     total_due_ms = row.first_scheduled_ms + policy.total_s * 1000 if policy.total_s else 0

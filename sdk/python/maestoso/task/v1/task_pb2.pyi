@@ -280,6 +280,22 @@ class Assignment(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class RuntimeMetadataEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     TOKEN_FIELD_NUMBER: builtins.int
     TASK_ID_FIELD_NUMBER: builtins.int
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
@@ -295,6 +311,7 @@ class Assignment(google.protobuf.message.Message):
     SCHEDULE_TIME_FIELD_NUMBER: builtins.int
     WORKFLOW_NAME_FIELD_NUMBER: builtins.int
     CORRELATION_ID_FIELD_NUMBER: builtins.int
+    RUNTIME_METADATA_FIELD_NUMBER: builtins.int
     token: builtins.bytes
     """Opaque proof of this delivery, at most 64 bytes; goes back in every report about it."""
     task_id: builtins.str
@@ -329,6 +346,12 @@ class Assignment(google.protobuf.message.Message):
     def schedule_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the attempt was created."""
 
+    @property
+    def runtime_metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """The values of the names in the task definition's `runtimeMetadata`: of the secret with that name,
+        else of the environment variable. Names without a value are left out. Never stored.
+        """
+
     def __init__(
         self,
         *,
@@ -347,9 +370,10 @@ class Assignment(google.protobuf.message.Message):
         schedule_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         workflow_name: builtins.str = ...,
         correlation_id: builtins.str = ...,
+        runtime_metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["response_timeout", b"response_timeout", "schedule_time", b"schedule_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "input", b"input", "priority", b"priority", "redelivery", b"redelivery", "reference", b"reference", "response_timeout", b"response_timeout", "schedule_time", b"schedule_time", "task_id", b"task_id", "task_type", b"task_type", "token", b"token", "traceparent", b"traceparent", "workflow_id", b"workflow_id", "workflow_name", b"workflow_name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "input", b"input", "priority", b"priority", "redelivery", b"redelivery", "reference", b"reference", "response_timeout", b"response_timeout", "runtime_metadata", b"runtime_metadata", "schedule_time", b"schedule_time", "task_id", b"task_id", "task_type", b"task_type", "token", b"token", "traceparent", b"traceparent", "workflow_id", b"workflow_id", "workflow_name", b"workflow_name"]) -> None: ...
 
 global___Assignment = Assignment
 
