@@ -33,6 +33,7 @@ from maestoso_server.services.audit import Audit
 from maestoso_server.services.documents import Judge
 from maestoso_server.services.interceptors import Gate
 from maestoso_server.services.limits import Limits
+from maestoso_server.services.masking import Masks
 from maestoso_server.services.metadata_service import MetadataService
 from maestoso_server.services.namespaces import Namespaces
 from maestoso_server.services.refusals import ERROR_TRAILER
@@ -142,6 +143,7 @@ async def serve(
         )
         health = registration.Health()
         server = registration.make_server(config, gate)
+        masks = Masks(plans=plans, authorizer=Grants())
         registration.offer(
             server,
             health,
@@ -155,10 +157,11 @@ async def serve(
                 clock=clock,
                 watches=watches,
                 limits=limits,
+                masks=masks,
             ),
             # A node without workers: the generated base answers UNIMPLEMENTED.
             task=TaskServiceServicer(),  # type: ignore[abstract]
-            admin=AdminService(database=database, clock=clock),
+            admin=AdminService(database=database, clock=clock, masks=masks),
         )
         credentials = security.server_credentials(config)
         port = (

@@ -27,6 +27,7 @@ from .dispatch.dispatcher import Dispatcher
 from .dispatch.loops import Loops
 from .dispatch.node import Identity
 from .dispatch.polling import Polling
+from .dispatch.retention import Retention
 from .dispatch.streams import Streams
 from .executor.answers import Answers
 from .executor.executor import Executor
@@ -41,6 +42,7 @@ from .services.audit import Audit
 from .services.documents import Judge
 from .services.interceptors import Gate
 from .services.limits import Limits
+from .services.masking import Masks
 from .services.metadata_service import MetadataService
 from .services.namespaces import Namespaces
 from .services.task_service import TaskService
@@ -50,6 +52,7 @@ from .store import queue
 from .store.database import Database, Faults
 from .store.migrate import check_schema
 from .telemetry import Metrics, make_tracer
+from .vault import ProcessVault
 
 log = logging.getLogger("maestoso.server")
 
@@ -123,7 +126,7 @@ class Server:
         started.push_async_callback(core.cluster.node.stop)
         background = Background(self.failed)
         started.push_async_callback(background.stop)
-        for part in (core.cluster, core.loops, core.watches):
+        for part in (core.cluster, core.loops, core.watches, core.retention):
             background.run(part.run(), type(part).__name__)
 
         http_server.start()
@@ -198,14 +201,17 @@ class Server:
             on_drain=self._on_drain,
         )
         epoch = cluster.epoch
-        dispatcher = Dispatcher(clock=clock, outside=cluster, max_payload_bytes=config.max_payload_bytes)
+        vault = ProcessVault(os.environ, config.secrets_dir)
+        dispatcher = Dispatcher(
+            clock=clock, outside=cluster, max_payload_bytes=config.max_payload_bytes, vault=vault
+        )
         dispatcher.on_redelivered = self._on_redelivered
-        plans = Plans(database=database, clock=clock)
+        plans = Plans(database=database, clock=clock, environment=vault.environment)
         executor = Executor(
             database=database,
             clock=clock,
             plans=plans,
-            answers=Answers(database=database, clock=clock, evaluators=evaluators, plans=plans),
+            answers=Answers(database=database, clock=clock, evaluators=evaluators, plans=plans, vault=vault),
             placement=dispatcher,
             epoch=epoch,
             metrics=self.metrics,
@@ -243,12 +249,14 @@ class Server:
             loops=loops,
             cluster=cluster,
             watches=Watches(executor=executor, database=database, clock=clock),
+            retention=Retention(database=database, clock=clock),
         )
 
     def _offer(self, server: grpc.aio.Server, core: Core, judge: Judge) -> None:
         """Register the services."""
         database, plans, clock = core.database, core.plans, self.clock
         limits = Limits.of(self.config)
+        masks = Masks(plans=plans, authorizer=security.Grants())
         registration.offer(
             server,
             self._health,
@@ -262,6 +270,7 @@ class Server:
                 clock=clock,
                 watches=core.watches,
                 limits=limits,
+                masks=masks,
             ),
             task=TaskService(
                 dispatcher=core.dispatcher,
@@ -273,8 +282,9 @@ class Server:
                 epoch=core.cluster.epoch,
                 limits=limits,
                 metrics=self.metrics,
+                masks=masks,
             ),
-            admin=AdminService(database=database, clock=clock),
+            admin=AdminService(database=database, clock=clock, masks=masks),
         )
 
     def _identity(self) -> Identity:
@@ -322,6 +332,7 @@ class Core:
     loops: Loops
     cluster: Cluster
     watches: Watches
+    retention: Retention
 
     def move_workers(self, drain_ms: int) -> int:
         """Send all workers elsewhere; returns how long, in ms, to wait for them. Where there is no other

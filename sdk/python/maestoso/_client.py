@@ -356,17 +356,25 @@ class Client:
         return last
 
     async def terminate(
-        self, workflow_id: str, reason: str = "", *, trigger_failure_workflow: bool = False
+        self,
+        workflow_id: str,
+        reason: str = "",
+        *,
+        trigger_failure_workflow: bool = False,
+        compensate: bool = False,
     ) -> None:
         """End a workflow as TERMINATED, with its open tasks and children.
 
         `trigger_failure_workflow`: start the definition's failure workflow, as if it had failed.
+        `compensate`: undo first what it has completed, where its definition says how; it is RUNNING
+        until that is done.
         """
         request = workflow_service_pb2.TerminateWorkflowRequest(
             namespace=self.namespace,
             workflow_id=workflow_id,
             reason=reason,
             trigger_failure_workflow=trigger_failure_workflow,
+            compensate=compensate,
         )
         await self._repeat(self._workflows.TerminateWorkflow, request)
 

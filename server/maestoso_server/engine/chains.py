@@ -1,7 +1,7 @@
 """Where a task stands in the flow: its chain, what follows it, which containers are around it.
 
 A chain is a row of siblings: the workflow's own, a branch of a fork, a case of a SWITCH, a loop's
-body. All of it is known from the definition; a row adds the turns of the loops around it.
+body, a part of a TRY. All of it is known from the definition; a row adds the turns of the loops around it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .nodes import DYNAMIC_FORK, FORK, LOOP, Node
+from .nodes import BODY, DYNAMIC_FORK, FINALLY, FORK, LOOP, TRY, Node
+from .plan import UNDOING
 from .state import Path
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Following:
     """What a run of the flow from one task on makes again: the task, all that comes after it, and
     what lies inside those."""
 
-    __slots__ = ("_loops", "_path", "forks", "loops", "references")
+    __slots__ = ("_loops", "_path", "forks", "holders", "references")
 
     def __init__(self, node: Node, path: Path) -> None:
         self._path = path
@@ -67,15 +68,21 @@ class Following:
         """The task, its later siblings, and the later siblings of each container around it."""
         self.forks: list[Node] = []
         """Forks with a branch that leads to the task, innermost first: their joins come after it."""
-        self.loops: list[Node] = []
-        """Loops around the task, innermost first: they stay, in the task's turn."""
+        self.holders: list[tuple[Node, int]] = []
+        """Loops and TRYs around the task, innermost first, with the part of a TRY: they stay, in the
+        task's turn and part."""
         self.references.update(other.reference for other in siblings(node))
+        inside = node
         for container in containers(node):
             self.references.update(other.reference for other in siblings(container.next))
             if container.kind in (FORK, DYNAMIC_FORK):
                 self.forks.append(container)
             elif container.kind == LOOP:
-                self.loops.append(container)
+                self.holders.append((container, BODY))
+            elif container.kind == TRY:
+                self.holders.append((container, inside.part))
+                self.references.update(_later_parts(container, inside.part))
+            inside = container
 
     def holds(self, node: Node, path: Path) -> bool:
         """Whether a row of this node in this turn comes after (or is, or lies inside) the task."""
@@ -92,3 +99,20 @@ class Following:
             if path[depth] != self._path[depth]:
                 return path[depth] > self._path[depth]
         return False
+
+
+def _later_parts(guard: Node, part: int) -> Iterator[str]:
+    """The tasks of a TRY that can run after one of this part."""
+    if part == FINALLY:
+        return
+    heads = guard.branches[1:] if part == BODY else [guard.branches[FINALLY]]
+    for head in heads:
+        for node in siblings(head):
+            yield node.reference
+
+
+def is_undoing(node: Node) -> bool:
+    """The task is part of a compensation: only what is undone decides about it."""
+    if node.reference == UNDOING:
+        return True
+    return any(at.guard is not None and at.guard.kind != TRY for at in lineage(node))

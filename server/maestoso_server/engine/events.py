@@ -23,7 +23,19 @@ class Event:
 
 @dataclass(slots=True, kw_only=True)
 class Start(Event):
-    """The workflow begins. Its header is in the view already, with `revision` 0 and no rows."""
+    """The workflow begins. Its header is in the view already, with `revision` 0 and no rows.
+
+    `told`: another workflow asks for it, who cannot be refused at once."""
+
+    told: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class SlotGranted(Event):
+    """A workflow that waits for a slot of its `rateLimitConfig` has it now; or (`refused` says why) it
+    will not get one."""
+
+    refused: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -134,6 +146,8 @@ class ChildEnded(Event):
     name: str = ""
     version: int = 0
     """The child's, for the reason that the parent shows."""
+    error_name: str | None = None
+    """The name that came with the failure of the task that made the child fail."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,11 +176,13 @@ class Resume(Event):
 @dataclass(slots=True, kw_only=True)
 class Terminate(Event):
     """End as TERMINATED. `by_parent` is set when the parent's end is the cause. With
-    `trigger_failure` the definition's failure workflow is started, as if it had failed by itself."""
+    `trigger_failure` the definition's failure workflow is started, as if it had failed by itself.
+    `compensate`: undo first what completed, where the definition says how."""
 
     reason: str
     by_parent: bool = False
     trigger_failure: bool = False
+    compensate: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

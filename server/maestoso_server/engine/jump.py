@@ -11,11 +11,12 @@ from typing import Any
 
 from ..payload import Json
 from . import messages, reasons
-from .chains import chain_of, lineage
+from .chains import chain_of, is_undoing, lineage
 from .cursor import continues
 from .decision import APPLIED, MessageKind, Outcome
 from .ending import open_rows
 from .events import Jump
+from .guards import undoing
 from .names import split_reference
 from .nodes import JOIN, SUB_WORKFLOW, Node
 from .outcomes import absent, behind, refused
@@ -37,8 +38,10 @@ def apply_jump(turn: Turn, event: Jump) -> Outcome | None:
     if continues(header):
         return behind()
     node = turn.plan.nodes.get(event.reference) or turn.plan.nodes.get(split_reference(event.reference)[0])
-    if node is None:
-        return absent(f"the definition has no task {event.reference}")
+    if node is None or is_undoing(node):
+        return absent(f"the definition has no task {event.reference} in its flow")
+    if undoing(turn):
+        return refused("it is compensating what it had completed")
     if node.kind == JOIN:
         return refused(f"task {node.reference} is a JOIN: jump to its fork, or to the task after it")
     if event.input is not None and node.kind in TAKES_NO_INPUT:

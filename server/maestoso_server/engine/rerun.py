@@ -11,14 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 from ..payload import Json
-from .again import begin_anew, being_removed, reopen_header, tell_parent
-from .chains import Following
+from . import statuses
+from .again import COMPENSATED, begin_anew, being_removed, is_undone, reopen_header, tell_parent
+from .chains import Following, is_undoing
 from .commands import restart_clock
 from .cursor import continues
 from .decision import APPLIED, Outcome
 from .ending import rows_after
 from .events import Rerun
-from .nodes import EXCLUSIVE_JOIN, FORK, JOIN, LOOP, NOOP, Node
+from .nodes import BODY, EXCLUSIVE_JOIN, FINALLY, FORK, JOIN, LOOP, NOOP, TRY, Node
 from .operators.loops import counters_of
 from .outcomes import absent, behind, refused
 from .state import Path, TaskRow, TaskStatus, WorkflowStatus
@@ -28,7 +29,7 @@ from .turn import Step, Turn
 _ENDED = int(WorkflowStatus.COMPLETED)
 _COMPLETED = int(TaskStatus.COMPLETED)
 ASIDE_AT_ONCE = 200
-TAKES_NO_INPUT = frozenset({JOIN, EXCLUSIVE_JOIN, FORK, LOOP, NOOP})
+TAKES_NO_INPUT = frozenset({JOIN, EXCLUSIVE_JOIN, FORK, LOOP, NOOP, TRY})
 """Kinds whose rows have no input of their own, or none that changes what they do."""
 
 
@@ -42,7 +43,7 @@ def apply_rerun(turn: Turn, event: Rerun) -> Outcome | None:
         return behind()
     if event.seq:
         return _from_task(turn, event)
-    begin_anew(turn, input=event.input, correlation_id=event.correlation_id)
+    begin_anew(turn, "RERAN", input=event.input, correlation_id=event.correlation_id)
     return APPLIED
 
 
@@ -55,6 +56,13 @@ def _from_task(turn: Turn, event: Rerun) -> Outcome | None:
     node = turn.node_of(row)
     if node is None:
         return None if turn.lacking else absent("the task is not part of the definition")
+    if is_undoing(node):
+        return refused(f"task {node.reference} is part of a compensation: rerun from a task of the flow")
+    if is_undone(turn):
+        if node is not turn.plan.first or event.task_input is not None:
+            return refused(COMPENSATED.format(turn.header.id))
+        begin_anew(turn, "RERAN", correlation_id=event.correlation_id)
+        return APPLIED
     if event.task_input is not None and node.kind in TAKES_NO_INPUT:
         return refused(f"task {node.reference} is a {node.type}: it takes no input")
     place = Place.find(turn, node, row)
@@ -63,6 +71,9 @@ def _from_task(turn: Turn, event: Rerun) -> Outcome | None:
     last = place.last(turn)
     if turn.lacking:
         return None
+    undone = place.built_upon()
+    if undone is not None:
+        return refused(f"TRY {undone} may have undone what task {node.reference} builds upon: rerun from it")
     reopen_header(turn)
     header = turn.header
     header.permissive_failed = 0
@@ -75,7 +86,7 @@ def _from_task(turn: Turn, event: Rerun) -> Outcome | None:
     held = [step for step in work["held"] if not place.drops(turn, step)]
     work["held"] = []
     turn.keep_work()
-    place.open_loops(turn)
+    place.open_holders(turn)
     turn.later(place.aside(turn))
     turn.later((REVIVE, 0, False))
     turn.agenda.extend(held)
@@ -83,6 +94,7 @@ def _from_task(turn: Turn, event: Rerun) -> Outcome | None:
     turn.agenda.extend(place.births(given))
     if last:
         turn.later(last)
+    statuses.tell(turn, "RETRIED")
     tell_parent(turn)
     return APPLIED
 
@@ -90,17 +102,7 @@ def _from_task(turn: Turn, event: Rerun) -> Outcome | None:
 class Place:
     """A task to go on from, with the rows around it."""
 
-    __slots__ = (
-        "_counters",
-        "_first",
-        "_forks",
-        "_join_fork",
-        "_loops",
-        "_path",
-        "_scope",
-        "following",
-        "node",
-    )
+    __slots__ = ("_first", "_forks", "_holders", "_join_fork", "_path", "_scope", "following", "node")
 
     def __init__(self, node: Node, path: Path, scope: int) -> None:
         self.node = node
@@ -110,8 +112,8 @@ class Place:
         self._first = 0
         """The `seq` before the first row that may have to leave."""
         self._forks: list[tuple[Node, TaskRow]] = []
-        self._loops: list[TaskRow] = []
-        self._counters: list[dict[str, Any]] = []
+        self._holders: list[tuple[Node, int, TaskRow, dict[str, Any]]] = []
+        """(loop or TRY, part, its row, the counters of a loop)"""
         self._join_fork = 0
 
     @classmethod
@@ -137,36 +139,64 @@ class Place:
         return None if turn.lacking else place
 
     def look_around(self, turn: Turn) -> bool:
-        """Find the rows of the forks and loops around the place; False where one is wanted or gone."""
+        """Find the rows of the forks, loops and TRYs around the place; False where one is wanted or gone."""
         for fork in self.following.forks:
             found = turn.newest(fork.reference, self._path[: len(fork.loops)])
             if found is not None:
                 self._forks.append((fork, found))
-        for loop in self.following.loops:
-            depth = len(loop.loops)
-            found = turn.newest(loop.reference, self._path[:depth])
+        for holder, part in self.following.holders:
+            depth = len(holder.loops)
+            found = turn.newest(holder.reference, self._path[:depth])
             if found is not None:
-                self._loops.append(found)
-                self._counters.append(counters_of(turn, loop, found, self._path[depth]))
-        complete = len(self._forks) == len(self.following.forks) and len(self._loops) == len(
-            self.following.loops
+                turns = counters_of(turn, holder, found, self._path[depth]) if holder.kind == LOOP else {}
+                self._holders.append((holder, part, found, turns))
+        complete = len(self._forks) == len(self.following.forks) and len(self._holders) == len(
+            self.following.holders
         )
         return complete and not turn.lacking
 
-    def open_loops(self, turn: Turn) -> None:
-        """Have the loops around run again, in the task's turn; their chains are counted later."""
-        for found, counters in zip(self._loops, self._counters, strict=True):
+    def built_upon(self) -> str | None:
+        """The TRY around the task that has caught a failure and may have undone what the task builds
+        upon; None: there is none."""
+        for holder, part, row, _ in self._holders:
+            if holder.kind == TRY and holder.compensable and part == BODY:
+                output = row.output.value if row.output is not None else {}
+                if output.get("caught") or (row.state or {}).get("failure"):
+                    return holder.reference
+        return None
+
+    def open_holders(self, turn: Turn) -> None:
+        """Have the loops and TRYs around run again, in the task's turn and part; the chains that run in
+        them are counted later."""
+        for holder, part, found, counters in self._holders:
             mine = turn.edit(found)
             if mine.status >= _COMPLETED:
                 turn.set_status(mine, TaskStatus.IN_PROGRESS)
                 mine.reason = None
-            mine.output = Json.of(counters)
+            state = mine.state or {}
+            if holder.kind == LOOP:
+                mine.output = Json.of(counters)
+                mine.state = {
+                    "turn": counters["iteration"],
+                    "live": 1,
+                    "keep": state.get("keep", 0),
+                    "recount": True,
+                }
+                continue
+            failure = state.get("failure")
+            goes_on = part == FINALLY and failure is not None and failure[3] != FINALLY
             mine.state = {
-                "turn": counters["iteration"],
+                "part": part,
                 "live": 1,
-                "keep": (mine.state or {}).get("keep", 0),
+                "permissive": [],
+                "failure": failure if goes_on else None,
+                "held": [],
                 "recount": True,
             }
+            if part == BODY:
+                mine.output = None
+            elif "caught" in state:
+                mine.state["caught"] = state["caught"]
 
     def aside(self, turn: Turn) -> Step:
         """The step that clears the way."""
@@ -185,7 +215,7 @@ class Place:
         for fork, row in self._forks:
             if fork.next is not None:
                 steps.append((JOIN_BIRTH, fork.next.reference, row.path, row.scope, row.seq))
-        steps.extend((RECOUNT, loop.seq) for loop in self._loops)
+        steps.extend((RECOUNT, row.seq) for _, _, row, _ in self._holders)
         return steps
 
     def births_in_chain(self, turn: Turn, given: Any) -> list[Step]:
@@ -199,7 +229,7 @@ class Place:
             join = turn.newest(fork.next.reference, row.path) if fork.next is not None else None
             if join is not None:
                 steps.append((RECOUNT, join.seq))
-        steps.extend((RECOUNT, loop.seq) for loop in self._loops)
+        steps.extend((RECOUNT, row.seq) for _, _, row, _ in self._holders)
         return steps
 
     def last(self, turn: Turn) -> Step | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..payload import Json
+from . import closing
+from .nodes import DYNAMIC
 from .state import Path, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
@@ -54,13 +56,9 @@ def add_row(
         state=state,
     )
     turn.insert(row)
+    if node.watched and node.kind != DYNAMIC:  # whose name and type are known a little later
+        closing.born(turn, node, row)
     return row
-
-
-def kept_of(row: TaskRow) -> dict[str, Any] | None:
-    """What stays of a container's record when it has chosen its chains: that the flow has passed it."""
-    passed = (row.state or {}).get("passed")
-    return {"passed": passed} if passed else None
 
 
 def new_attempt(turn: Turn, old: TaskRow, input: Json, delay_ms: int) -> TaskRow:

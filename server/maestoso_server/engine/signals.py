@@ -39,7 +39,7 @@ def apply_signal(turn: Turn, event: Signal) -> Outcome | None:
         mine.updated_ms = turn.now_ms
         return Outcome(Verdict.APPLIED, seq=mine.seq)
     turn.close(node, mine, event.status, event.reason)
-    keep_for_retry(mine, event.status, None)
+    keep_for_retry(mine, event.status)
     turn.later((SETTLE, mine.seq, BY_POLICY))
     return Outcome(Verdict.APPLIED, seq=mine.seq)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..payload import Json, encode
 from . import reasons
+from .chains import is_undoing
 from .cursor import continues
 from .decision import APPLIED, Outcome
 from .events import ChangeVariables, Remove, Skip
@@ -23,8 +24,8 @@ def apply_skip(turn: Turn, event: Skip) -> Outcome | None:
     if header.status != WorkflowStatus.RUNNING:
         return refused(f"it is {header.status.name}: only tasks of a RUNNING workflow can be skipped")
     node = turn.plan.nodes.get(event.reference)
-    if node is None:
-        return absent(f"the definition has no task {event.reference}")
+    if node is None or is_undoing(node):
+        return absent(f"the definition has no task {event.reference} in its flow")
     if node.kind == JOIN:
         return refused(f"task {node.reference} is a JOIN: it is skipped with its fork")
     skips = turn.pending_work()["skips"]
@@ -58,7 +59,7 @@ def apply_change_variables(turn: Turn, event: ChangeVariables) -> Outcome | None
     raw = encode(variables)
     if len(raw) > VARIABLES_MAX_KB * 1024:
         return refused(reasons.variables_too_large(len(raw), header.id, VARIABLES_MAX_KB))
-    header.variables = Json(raw)
+    header.variables = Json.parsed(raw, variables)
     turn.changed = turn.payload_changed = True
     return APPLIED
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..payload import Json
+from ..payload import EMPTY, Json
 from . import reasons
 from .decision import APPLIED, Outcome, Verdict
 from .events import UpdateTask
 from .names import split_reference
 from .nodes import SUB_WORKFLOW
 from .outcomes import absent, refused
-from .results import TOLD, keep_for_retry
+from .results import TOLD, keep_for_retry, redacted
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import BY_POLICY, SETTLE
 from .turn import Turn
@@ -33,13 +33,16 @@ def apply_update_task(turn: Turn, event: UpdateTask) -> Outcome | None:
     if node.kind not in TOLD or node.kind == SUB_WORKFLOW:
         told = "its child" if node.kind == SUB_WORKFLOW else "the server"
         return refused(f"task {event.reference} is a {node.type}: {told} decides how it ends")
+    output, reason = redacted(turn, row, event.output, event.reason)
+    if turn.lacking:
+        return None
     mine = turn.edit(row)
-    mine.output = merged(mine.output, event.output)
+    mine.output = merged(mine.output, output or EMPTY)
     mine.updated_ms = turn.now_ms
     if event.status != TaskStatus.IN_PROGRESS:
-        mine.reason = reasons.short(event.reason)
+        mine.reason = reasons.short(reason)
         turn.close(node, mine, event.status)
-        keep_for_retry(mine, event.status, None)
+        keep_for_retry(mine, event.status)
         turn.later((SETTLE, mine.seq, BY_POLICY))
     return Outcome(Verdict.APPLIED, seq=mine.seq) if mine.seq else APPLIED
 

@@ -8,12 +8,14 @@ go out of date is only which snapshot a name stands for now: that is cached with
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..clock import Clock
 from ..definitions import snapshot
 from ..definitions.models import WorkflowDefinition
+from ..definitions.names import why_unusable
 from ..definitions.parse import parse_workflow
 from ..engine.needs import Child, ChildAnswer
 from ..engine.plan import Plan, compile
@@ -34,12 +36,17 @@ class Resolved:
     name: str
     version: int
     metadata_revision: int
+    judging: Plan | None = None
+    """The plan, where its schema judges the input before anything is started."""
 
 
 class Plans:
     """Resolves names to snapshots and snapshots to plans."""
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, clock: Clock, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._environment = environment or {}
         self._database = database
         self._clock = clock
         self._plans: OrderedDict[str, Plan] = OrderedDict()
@@ -59,7 +66,9 @@ class Plans:
             document = await metadata.get_snapshot(connection, namespace, snapshot_id)
         if document is None:
             raise NotFound(Reason.DEFINITION_NOT_FOUND, f"snapshot {snapshot_id} is not stored")
-        return self._keep(snapshot_id, compile(WorkflowDefinition.model_validate(decode(document))))
+        return self._keep(
+            snapshot_id, compile(WorkflowDefinition.model_validate(decode(document)), self._environment)
+        )
 
     def forget(self, namespace: str) -> None:
         """Definitions of this namespace changed."""
@@ -90,6 +99,9 @@ class Plans:
 
     async def child(self, namespace: str, need: Child) -> ChildAnswer:
         """The snapshot of a SUB_WORKFLOW's child, or why there is none."""
+        unusable = why_unusable(need.name)
+        if unusable is not None:
+            return ChildAnswer(error=f"the name of the workflow to start {unusable}")
         try:
             if need.definition is not None:
                 resolved = await self._made_at_run_time(namespace, need.definition.raw)
@@ -113,6 +125,8 @@ class Plans:
 
     async def task_definition(self, namespace: str, name: str) -> Any:
         """The registered task definition, as JSON value; None where there is none."""
+        if why_unusable(name) is not None:
+            return None
         key = (namespace, name)
         if key not in self._task_definitions:
             async with self._database.acquire() as connection:
@@ -152,8 +166,9 @@ class Plans:
             document, {name: decode(task) for name, task in tasks.items()}, pinned
         )
         definition = WorkflowDefinition.model_validate(decode(raw))
-        if self.known(snapshot_id) is None:
-            plan = compile(definition)
+        plan = self.known(snapshot_id)
+        if plan is None:
+            plan = compile(definition, self._environment)
             await metadata.put_snapshot(
                 connection,
                 namespace,
@@ -164,7 +179,8 @@ class Plans:
                 now_ms=self._clock.now_ms(),
             )
             self._keep(snapshot_id, plan)
-        return Resolved(snapshot_id, definition.name, definition.version, revision)
+        judging = plan if plan.input_schema is not None else None
+        return Resolved(snapshot_id, definition.name, definition.version, revision, judging)
 
     def _keep(self, snapshot_id: str, plan: Plan) -> Plan:
         self._plans[snapshot_id] = plan

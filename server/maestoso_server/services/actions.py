@@ -106,6 +106,7 @@ ACTIONS: dict[str, Action] = {
     _ADMIN + "DrainSession": Action("session:drain", _field("session_id"), audited=True),
     _ADMIN + "ListQueues": Action("queue:read"),
     _ADMIN + "ExplainWorkflow": Action("workflow:read", _by_workflow),
+    _ADMIN + "ListEvents": Action("event:read", _by_workflow),
     _ADMIN + "CreateNamespace": Action("namespace:create", creates=True),
     _ADMIN + "ListNamespaces": Action("namespace:read", namespace=_cluster),
 }

@@ -23,16 +23,18 @@ from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
 
 from .. import ids
 from ..engine.decision import Outcome, Verdict
+from ..engine.faults import error_name
 from ..engine.names import shown_reference
 from ..engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
 from ..errors import MaestosoError
 from ..executor import KeyPolicy, StartOutcome, StartRequest
 from ..payload import Json
-from ..store import lists, metadata, nodes, sessions
+from ..store import lists, metadata, nodes, outbox, sessions
 from ..store.queue import Depth
 from . import documents, limits
 from .explain import Waiting
 from .limits import Limits, invalid
+from .masking import NOTHING, Mask
 from .refusals import duration, refusal, violations
 
 PAGE_BYTES = 8 * 1024 * 1024
@@ -175,8 +177,10 @@ def start_outcome(outcome: StartOutcome, refused: MaestosoError | None) -> workf
     return workflow_pb2.StartOutcome(started=started(outcome))
 
 
-def workflow(header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = ()) -> workflow_pb2.Workflow:
-    """An execution, with these of its tasks."""
+def workflow(
+    header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = (), mask: Mask = NOTHING
+) -> workflow_pb2.Workflow:
+    """An execution, with these of its tasks, as its mask lets it be seen."""
     message = workflow_pb2.Workflow(
         workflow_id=header.id,
         name=header.name,
@@ -199,12 +203,12 @@ def workflow(header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = ()) -
         idempotency_key=header.idempotency_key or "",
         task_count=header.next_seq - 1,
         open_task_count=header.open,
-        tasks=[task(header.id, row, payloads=payloads) for row in tasks],
+        tasks=[task(header.id, row, payloads=payloads, mask=mask) for row in tasks],
     )
     if payloads:
-        message.input = header.input.raw
-        message.output = header.output.raw if header.output else b""
-        message.variables = header.variables.raw
+        message.input = mask.hide(header.input)
+        message.output = mask.hide(header.output) if header.output else b""
+        message.variables = mask.hide(header.variables)
     return message
 
 
@@ -265,7 +269,7 @@ def signalled(workflow_id: str, outcome: Outcome) -> workflow_service_pb2.Signal
 # --- tasks --------------------------------------------------------------------------------------
 
 
-def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
+def task(workflow_id: str, row: TaskRow, *, payloads: bool, mask: Mask = NOTHING) -> task_pb2.Task:
     """One attempt of one task."""
     message = task_pb2.Task(
         task_id=ids.task_id(workflow_id, row.seq),
@@ -286,10 +290,14 @@ def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
         child_workflow_id=row.child_id or "",
         retried_task_id=ids.task_id(workflow_id, row.retried_seq) if row.retried_seq else "",
         generation=row.generation,
+        error_name=error_name(row) or "",
     )
+    if row.state is not None:
+        message.unresolved.extend(row.state.get("unresolved", ()))
+        message.cached = bool(row.state.get("cached"))
     if payloads:
-        message.input = row.input.raw
-        message.output = row.output.raw if row.output else b""
+        message.input = mask.hide(row.input)
+        message.output = mask.hide(row.output) if row.output else b""
     return message
 
 
@@ -372,6 +380,22 @@ def put_result(judged: documents.Judged, outcome: metadata.Put | None) -> defini
         else definition_pb2.PutOutcome.ValueType(outcome),
         warnings=violations(judged.warnings),
         violations=violations(judged.faults),
+    )
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+def event(found: outbox.StoredEvent, *, body: bool, mask: Mask = NOTHING) -> admin_pb2.Event:
+    """An event of the outbox, as the mask of its workflow lets it be seen."""
+    return admin_pb2.Event(
+        event_id=found.id,
+        queue=found.queue,
+        message_id=found.message_id,
+        workflow_id=found.workflow_id,
+        create_time=timestamp(found.created_ms),
+        acknowledge_time=timestamp(found.acknowledged_ms),
+        body=mask.hide_text(found.body) if body else b"",
     )
 
 

@@ -53,10 +53,13 @@ class Operations:
 
     # -- running on --------------------------------------------------------------------------
 
-    async def terminate(self, header: Header, reason: str, *, trigger_failure: bool = False) -> None:
-        await self.command(
-            header, events.Terminate(reason=reason, trigger_failure=trigger_failure, **self._now())
+    async def terminate(
+        self, header: Header, reason: str, *, trigger_failure: bool = False, compensate: bool = False
+    ) -> None:
+        event = events.Terminate(
+            reason=reason, trigger_failure=trigger_failure, compensate=compensate, **self._now()
         )
+        await self.command(header, event)
 
     async def pause(self, header: Header) -> None:
         await self.command(header, events.Pause(**self._now()))

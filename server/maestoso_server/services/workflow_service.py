@@ -22,6 +22,7 @@ from .actions import namespace_of
 from .documents import Judge
 from .interceptors import as_refusal
 from .limits import Limits
+from .masking import NOTHING, Mask, Masks
 from .operations import Operations
 from .security import caller
 from .watches import Watches
@@ -44,6 +45,7 @@ class WorkflowService(WorkflowServiceServicer):
         clock: Clock,
         watches: Watches,
         limits: Limits,
+        masks: Masks,
     ) -> None:
         self._starter = starter
         self._judge = judge
@@ -53,6 +55,7 @@ class WorkflowService(WorkflowServiceServicer):
             executor=executor, plans=plans, database=database, clock=clock, watches=watches
         )
         self._limits = limits
+        self._masks = masks
 
     # -- start -------------------------------------------------------------------------------
 
@@ -103,6 +106,7 @@ class WorkflowService(WorkflowServiceServicer):
         )
         (after,) = convert.page_position(request.task_page_token, (0,), "task_page_token")
         header = await self._header(namespace_of(request), request.workflow_id)
+        mask = await self._mask(header, request)
         rows: list[TaskRow] = []
         if request.include_tasks:
             async with self._database.acquire() as connection:
@@ -112,7 +116,7 @@ class WorkflowService(WorkflowServiceServicer):
         # A page with payloads may be short; the last task that the header knows of ends the list.
         more = bool(rows) and rows[-1].seq < header.next_seq - 1
         return wire.GetWorkflowResponse(
-            workflow=convert.workflow(header, payloads=request.include_payloads, tasks=rows),
+            workflow=convert.workflow(header, payloads=request.include_payloads, tasks=rows, mask=mask),
             next_task_page_token=convert.page_token(rows[-1].seq) if more else "",
         )
 
@@ -149,11 +153,15 @@ class WorkflowService(WorkflowServiceServicer):
         with self._watches.follow(workflow_id) as watch:
             # The first read checks the namespace, too; only then is what was committed here believed.
             header = await self._header(namespace, workflow_id)
+            mask = await self._mask(header, request)
+            snapshot_id = header.snapshot_id
             while True:
+                if header.snapshot_id != snapshot_id:
+                    mask, snapshot_id = await self._mask(header, request), header.snapshot_id
                 if header.revision > seen or header.status.terminal:
                     seen = header.revision
                     yield wire.WatchWorkflowResponse(
-                        workflow=convert.workflow(header, payloads=request.include_payloads)
+                        workflow=convert.workflow(header, payloads=request.include_payloads, mask=mask)
                     )
                 if header.status.terminal:
                     return
@@ -167,7 +175,12 @@ class WorkflowService(WorkflowServiceServicer):
     ) -> wire.TerminateWorkflowResponse:
         reason = limits.text(request.reason, "reason", limits.REASON_MAX)
         header = await self._header(namespace_of(request), request.workflow_id)
-        await self._operations.terminate(header, reason, trigger_failure=request.trigger_failure_workflow)
+        await self._operations.terminate(
+            header,
+            reason,
+            trigger_failure=request.trigger_failure_workflow,
+            compensate=request.compensate,
+        )
         return wire.TerminateWorkflowResponse()
 
     async def PauseWorkflow(
@@ -289,6 +302,14 @@ class WorkflowService(WorkflowServiceServicer):
     def _optional(self, request: Any, field: str) -> Json | None:
         """A payload that may be absent. Raises InvalidArgument."""
         return self._limits.payload(getattr(request, field), field) if request.HasField(field) else None
+
+    async def _mask(
+        self, header: Header, request: wire.GetWorkflowRequest | wire.WatchWorkflowRequest
+    ) -> Mask:
+        """Under which the caller sees the payloads that it asks for. Raises PermissionDenied."""
+        if not request.include_payloads:
+            return NOTHING
+        return await self._masks.of(header.namespace, header.snapshot_id, header.id, unmask=request.unmask)
 
 
 def _start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:

@@ -148,6 +148,7 @@ class GetWorkflowRequest(google.protobuf.message.Message):
     INCLUDE_PAYLOADS_FIELD_NUMBER: builtins.int
     TASK_PAGE_SIZE_FIELD_NUMBER: builtins.int
     TASK_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    UNMASK_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
@@ -160,6 +161,8 @@ class GetWorkflowRequest(google.protobuf.message.Message):
     """Tasks a page, 1 to 10,000. 0 = 1,000. A page with payloads may be shorter than asked."""
     task_page_token: builtins.str
     """`next_task_page_token` of the last page; empty = from the first task."""
+    unmask: builtins.bool
+    """Show the values of the definition's `maskedFields`, too. Needs the right to `workflow:unmask`."""
     def __init__(
         self,
         *,
@@ -169,8 +172,9 @@ class GetWorkflowRequest(google.protobuf.message.Message):
         include_payloads: builtins.bool = ...,
         task_page_size: builtins.int = ...,
         task_page_token: builtins.str = ...,
+        unmask: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["include_payloads", b"include_payloads", "include_tasks", b"include_tasks", "namespace", b"namespace", "task_page_size", b"task_page_size", "task_page_token", b"task_page_token", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["include_payloads", b"include_payloads", "include_tasks", b"include_tasks", "namespace", b"namespace", "task_page_size", b"task_page_size", "task_page_token", b"task_page_token", "unmask", b"unmask", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___GetWorkflowRequest = GetWorkflowRequest
 
@@ -284,6 +288,7 @@ class WatchWorkflowRequest(google.protobuf.message.Message):
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
     AFTER_REVISION_FIELD_NUMBER: builtins.int
     INCLUDE_PAYLOADS_FIELD_NUMBER: builtins.int
+    UNMASK_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
@@ -294,6 +299,8 @@ class WatchWorkflowRequest(google.protobuf.message.Message):
     """
     include_payloads: builtins.bool
     """Send input, output and variables."""
+    unmask: builtins.bool
+    """Show the values of the definition's `maskedFields`, too. Needs the right to `workflow:unmask`."""
     def __init__(
         self,
         *,
@@ -301,8 +308,9 @@ class WatchWorkflowRequest(google.protobuf.message.Message):
         workflow_id: builtins.str = ...,
         after_revision: builtins.int = ...,
         include_payloads: builtins.bool = ...,
+        unmask: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after_revision", b"after_revision", "include_payloads", b"include_payloads", "namespace", b"namespace", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_revision", b"after_revision", "include_payloads", b"include_payloads", "namespace", b"namespace", "unmask", b"unmask", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___WatchWorkflowRequest = WatchWorkflowRequest
 
@@ -337,6 +345,7 @@ class TerminateWorkflowRequest(google.protobuf.message.Message):
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     TRIGGER_FAILURE_WORKFLOW_FIELD_NUMBER: builtins.int
+    COMPENSATE_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
@@ -345,6 +354,11 @@ class TerminateWorkflowRequest(google.protobuf.message.Message):
     """Why, for people; at most 500 characters; empty = none."""
     trigger_failure_workflow: builtins.bool
     """Start the definition's `failureWorkflow`, as if it had failed by itself."""
+    compensate: builtins.bool
+    """True: first undo what it has completed, by the `compensate` chains of its definition. The workflow
+    stays RUNNING until they have ended (a paused one goes on); a second call without it stops them.
+    FAILED_PRECONDITION while it compensates already. No effect on a definition without such chains.
+    """
     def __init__(
         self,
         *,
@@ -352,8 +366,9 @@ class TerminateWorkflowRequest(google.protobuf.message.Message):
         workflow_id: builtins.str = ...,
         reason: builtins.str = ...,
         trigger_failure_workflow: builtins.bool = ...,
+        compensate: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "reason", b"reason", "trigger_failure_workflow", b"trigger_failure_workflow", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compensate", b"compensate", "namespace", b"namespace", "reason", b"reason", "trigger_failure_workflow", b"trigger_failure_workflow", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___TerminateWorkflowRequest = TerminateWorkflowRequest
 
