@@ -30,6 +30,7 @@ from maestoso_server.engine.events import (
     QueueFacts,
     Result,
     Start,
+    Upgrade,
     WorkerLost,
 )
 from maestoso_server.engine.names import shown_reference
@@ -141,6 +142,17 @@ class World:
     ) -> Outcome:
         """A worker's result for the open row that users call so."""
         return self.report(workflow_id, self.row(workflow_id, reference).seq, output, status, **more)
+
+    def upgrade(self, workflow_id: str, document: dict[str, Any], *, dry_run: bool = False) -> Outcome:
+        """Have a workflow go on under another document."""
+        event = Upgrade(
+            now_ms=self.now_ms,
+            snapshot_id=self._snapshot(document),
+            name=document["name"],
+            version=document["version"],
+            dry_run=dry_run,
+        )
+        return self.happen(workflow_id, event)[0]
 
     def report(
         self,
@@ -340,17 +352,19 @@ class World:
                 assert not stored.rows[seq].status.terminal, f"row {seq} has ended and a deadline at {due_ms}"
         if stored.header.status == WorkflowStatus.RUNNING and not continues(stored.header):
             for row in is_open:
-                self._check_counters(row, rows)
+                self._check_counters(row, rows, self.plans[stored.header.snapshot_id])
         if stored.header.status.terminal and not continues(stored.header):
             assert not is_open, "an ended workflow has open rows"
 
-    def _check_counters(self, container: TaskRow, rows: list[TaskRow]) -> None:
+    def _check_counters(self, container: TaskRow, rows: list[TaskRow], plan: Plan) -> None:
         """A container's counters equal a recount."""
         state = container.state or {}
         if container.type == "JOIN":
             done = {row.reference for row in rows if row.path == container.path and row.status.terminal}
             still = {row.reference for row in rows if row.path == container.path and not row.status.terminal}
-            waited = [name for name in container.input.value["joinOn"] if name not in done - still]
+            node = plan.nodes.get(container.reference)
+            listed = (node.join_on if node is not None else ()) or container.input.value["joinOn"]
+            waited = [name for name in listed if name not in done - still]
             assert state["waiting"] == len(waited), f"{container.reference} waits for {waited}: {state}"
         elif container.type == "DO_WHILE" and not state.get("evaluating"):
             path = (*container.path, state["turn"])
@@ -391,7 +405,8 @@ class World:
             return [(number, body) for number, body in found if body["reference"] == need.reference]
         if isinstance(need, needs.Demand):
             return self.live_queues & set(need.queues)
-        assert self.partial, f"a whole view was asked for {need}"
+        compiled_anew = isinstance(need, needs.Fragment)  # a whole view forgets branches with an upgrade
+        assert self.partial or compiled_anew, f"a whole view was asked for {need}"
         return self._row_answer(stored, need)
 
     def _row_answer(self, stored: Stored, need: needs.Need) -> Any:

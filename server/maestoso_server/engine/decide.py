@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from typing import Any
 
-from . import again, attempts, commands, ending, results, revival, runs, settle, signals
+from . import again, attempts, commands, ending, results, revival, runs, settle, signals, upgrade
 from .decision import Decision, MessageKind, Outcome
 from .events import (
     ChildEnded,
@@ -34,6 +34,7 @@ from .events import (
     Signal,
     Start,
     Terminate,
+    Upgrade,
     WorkerLost,
 )
 from .messages import continuation
@@ -80,6 +81,7 @@ _HANDLERS: dict[type[Event], Callable[[Turn, Any], Outcome | None]] = {
     Terminate: commands.apply_terminate,
     Retry: again.apply_retry,
     Restart: again.apply_restart,
+    Upgrade: upgrade.apply_upgrade,
 }
 
 _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {

@@ -22,6 +22,7 @@ from .events import (
     Signal,
     Start,
     Terminate,
+    Upgrade,
 )
 from .state import Header, TaskStatus
 
@@ -60,6 +61,7 @@ class _Body(Record, omit_defaults=True):
     command: str = ""
     renamed: str | None = None
     generation: int = 0
+    dry_run: bool = False
 
 
 _read = reader(_Body)
@@ -208,6 +210,7 @@ _COMMANDS: dict[str, type[Event]] = {
     "terminate": Terminate,
     "retry": Retry,
     "restart": Restart,
+    "upgrade": Upgrade,
 }
 _COMMAND_NAMES = {made: name for name, made in _COMMANDS.items()}
 
@@ -224,6 +227,11 @@ def command(event: Event) -> Json:
         body.snapshot = event.snapshot_id or ""
         body.renamed = event.name
         body.version = event.version or 0
+    elif isinstance(event, Upgrade):
+        body.snapshot = event.snapshot_id
+        body.renamed = event.name
+        body.version = event.version or 0
+        body.dry_run = event.dry_run
     return _json(body)
 
 
@@ -302,5 +310,13 @@ def _command(told: _Body, stamp: dict[str, Any]) -> Event:
     if made is Restart:
         return Restart(
             snapshot_id=told.snapshot or None, name=told.renamed, version=told.version or None, **stamp
+        )
+    if made is Upgrade:
+        return Upgrade(
+            snapshot_id=told.snapshot,
+            name=told.renamed,
+            version=told.version or None,
+            dry_run=told.dry_run,
+            **stamp,
         )
     return made(**stamp)

@@ -27,6 +27,8 @@ Step = tuple[Any, ...]
 _COMPLETED = int(TaskStatus.COMPLETED)
 _TERMINAL = _COMPLETED
 """The lowest terminal status."""
+_CLOCKED = frozenset({"due", "clocks"})
+"""Keys of a row's record that speak of a row in `deadline`."""
 
 
 class Turn(Reading):
@@ -143,7 +145,7 @@ class Turn(Reading):
             if seq not in self.guarded and self.births.pop(seq, None) is None:
                 self.released[seq] = None
             self.asleep.pop(seq, None)
-        if node.policy.row_clock or (row.state is not None and "due" in row.state):
+        if node.policy.row_clock or (row.state is not None and not _CLOCKED.isdisjoint(row.state)):
             self.deadlines[seq] = 0
         self.scripts.pop(seq, None)
         self.set_status(row, status)
