@@ -35,8 +35,10 @@ from maestoso_server.services.interceptors import Gate
 from maestoso_server.services.limits import Limits
 from maestoso_server.services.metadata_service import MetadataService
 from maestoso_server.services.namespaces import Namespaces
+from maestoso_server.services.operations import Operations
 from maestoso_server.services.refusals import ERROR_TRAILER
 from maestoso_server.services.security import Authenticator, Grants
+from maestoso_server.services.trials import Trials
 from maestoso_server.services.watches import Watches
 from maestoso_server.services.workflow_service import WorkflowService
 from maestoso_server.store import nodes
@@ -129,6 +131,7 @@ async def serve(
             epoch=lambda: epoch,
         )
         starter = Starter(executor=executor, plans=plans, database=database, clock=clock)
+        operations = Operations(executor=executor, plans=plans, database=database, clock=clock)
         watches = Watches(executor=executor, database=database, clock=clock)
         judge = Judge(database=database, evaluators=evaluators)
         limits = Limits.of(config)
@@ -147,12 +150,11 @@ async def serve(
             health,
             metadata=MetadataService(plans=plans, judge=judge, database=database, clock=clock, limits=limits),
             workflow=WorkflowService(
-                executor=executor,
                 starter=starter,
-                plans=plans,
+                operations=operations,
+                trials=Trials(plans=plans, evaluators=evaluators, clock=clock),
                 judge=judge,
                 database=database,
-                clock=clock,
                 watches=watches,
                 limits=limits,
             ),

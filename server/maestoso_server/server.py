@@ -43,7 +43,9 @@ from .services.interceptors import Gate
 from .services.limits import Limits
 from .services.metadata_service import MetadataService
 from .services.namespaces import Namespaces
+from .services.operations import Operations
 from .services.task_service import TaskService
+from .services.trials import Trials
 from .services.watches import Watches
 from .services.workflow_service import WorkflowService
 from .store import queue
@@ -243,6 +245,8 @@ class Server:
             loops=loops,
             cluster=cluster,
             watches=Watches(executor=executor, database=database, clock=clock),
+            operations=Operations(executor=executor, plans=plans, database=database, clock=clock),
+            evaluators=evaluators,
         )
 
     def _offer(self, server: grpc.aio.Server, core: Core, judge: Judge) -> None:
@@ -254,12 +258,11 @@ class Server:
             self._health,
             metadata=MetadataService(plans=plans, judge=judge, database=database, clock=clock, limits=limits),
             workflow=WorkflowService(
-                executor=core.executor,
                 starter=Starter(executor=core.executor, plans=plans, database=database, clock=clock),
-                plans=plans,
+                operations=core.operations,
+                trials=Trials(plans=plans, evaluators=core.evaluators, clock=clock),
                 judge=judge,
                 database=database,
-                clock=clock,
                 watches=core.watches,
                 limits=limits,
             ),
@@ -322,6 +325,8 @@ class Core:
     loops: Loops
     cluster: Cluster
     watches: Watches
+    operations: Operations
+    evaluators: Evaluators
 
     def move_workers(self, drain_ms: int) -> int:
         """Send all workers elsewhere; returns how long, in ms, to wait for them. Where there is no other

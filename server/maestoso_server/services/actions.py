@@ -86,6 +86,8 @@ ACTIONS: dict[str, Action] = {
     _WORKFLOW + "RetryWorkflow": Action("workflow:retry", _by_workflow, audited=True),
     _WORKFLOW + "RestartWorkflow": Action("workflow:restart", _by_workflow, audited=True),
     _WORKFLOW + "SignalWorkflow": Action("workflow:signal", _by_workflow),
+    _WORKFLOW + "UpgradeWorkflow": Action("workflow:upgrade", _by_workflow, audited=True),
+    _WORKFLOW + "TestWorkflow": Action("workflow:test", lambda request: (request.start.name,)),
     _TASK + "Connect": Action("task:work", namespace=lambda request: namespace_of(request.hello)),
     _TASK + "PollTasks": Action("task:work"),
     _TASK + "ReportTasks": Action("task:work"),
