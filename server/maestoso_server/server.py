@@ -38,6 +38,8 @@ from .scripting.pool import Evaluators
 from .services import registration, security
 from .services.admin_service import AdminService
 from .services.audit import Audit
+from .services.bulk import BulkRunner, Filters, Selection
+from .services.bulk_service import BulkService
 from .services.documents import Judge
 from .services.interceptors import Gate
 from .services.limits import Limits
@@ -125,7 +127,7 @@ class Server:
         started.push_async_callback(core.cluster.node.stop)
         background = Background(self.failed)
         started.push_async_callback(background.stop)
-        for part in (core.cluster, core.loops, core.watches):
+        for part in (core.cluster, core.loops, core.watches, core.bulk):
             background.run(part.run(), type(part).__name__)
 
         http_server.start()
@@ -234,6 +236,8 @@ class Server:
             max_message_bytes=config.max_message_bytes,
             max_payload_bytes=config.max_payload_bytes,
         )
+        operations = Operations(executor=executor, plans=plans, database=database, clock=clock)
+        selection = Filters()
         cluster.join(executor=executor, dispatcher=dispatcher, streams=streams, polling=polling)
         return Core(
             database=database,
@@ -245,8 +249,17 @@ class Server:
             loops=loops,
             cluster=cluster,
             watches=Watches(executor=executor, database=database, clock=clock),
-            operations=Operations(executor=executor, plans=plans, database=database, clock=clock),
+            operations=operations,
             evaluators=evaluators,
+            selection=selection,
+            bulk=BulkRunner(
+                operations=operations,
+                selection=selection,
+                database=database,
+                clock=clock,
+                epoch=epoch,
+                metrics=self.metrics,
+            ),
         )
 
     def _offer(self, server: grpc.aio.Server, core: Core, judge: Judge) -> None:
@@ -265,6 +278,9 @@ class Server:
                 database=database,
                 watches=core.watches,
                 limits=limits,
+            ),
+            bulk=BulkService(
+                runner=core.bulk, selection=core.selection, database=database, clock=clock, limits=limits
             ),
             task=TaskService(
                 dispatcher=core.dispatcher,
@@ -327,6 +343,8 @@ class Core:
     watches: Watches
     operations: Operations
     evaluators: Evaluators
+    selection: Selection
+    bulk: BulkRunner
 
     def move_workers(self, drain_ms: int) -> int:
         """Send all workers elsewhere; returns how long, in ms, to wait for them. Where there is no other

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 from google.protobuf.duration_pb2 import Duration
@@ -19,7 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from maestoso.admin.v1 import admin_pb2
 from maestoso.metadata.v1 import definition_pb2
 from maestoso.task.v1 import task_pb2
-from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
+from maestoso.workflow.v1 import bulk_pb2, workflow_pb2, workflow_service_pb2
 
 from .. import ids
 from ..engine.decision import Outcome, Verdict
@@ -222,11 +222,16 @@ def status_filter(status: int) -> WorkflowStatus | None:
         raise invalid("status", f"is {status}, which this server does not know") from None
 
 
-def workflow_filter(request: workflow_service_pb2.ListWorkflowsRequest) -> lists.Filter:
+_BOUNDS: tuple[Literal["created_from", "created_before"], ...] = ("created_from", "created_before")
+
+
+def workflow_filter(
+    request: workflow_service_pb2.ListWorkflowsRequest | bulk_pb2.BulkQuery,
+) -> lists.Filter:
     """Which workflows are asked for. Raises InvalidArgument."""
     bounds = {
         name: milliseconds(getattr(request, name), name)
-        for name in ("created_from", "created_before")
+        for name in _BOUNDS
         if request.HasField(name)
     }
     return lists.Filter(
