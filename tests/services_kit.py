@@ -179,9 +179,7 @@ async def serve(
                 watches=watches,
                 limits=limits,
             ),
-            bulk=BulkService(
-                runner=bulk, selection=selection, database=database, clock=clock, limits=limits
-            ),
+            bulk=BulkService(runner=bulk, selection=selection, database=database, clock=clock, limits=limits),
             # A node without workers: the generated base answers UNIMPLEMENTED.
             task=TaskServiceServicer(),  # type: ignore[abstract]
             admin=AdminService(database=database, clock=clock),

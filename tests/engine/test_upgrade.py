@@ -296,9 +296,7 @@ def test_a_join_for_a_branch_that_cannot_begin_any_more_forbids_it() -> None:
 def test_a_running_fork_with_another_join_forbids_it() -> None:
     world = World(flow(fork("f", [simple("a")]), join("j", "a")))
     run = world.start("flow")
-    other = version(
-        2, fork("f", [simple("a")]), join("k", "a"), fork("g", [simple("b")]), join("j", "a")
-    )
+    other = version(2, fork("f", [simple("a")]), join("k", "a"), fork("g", [simple("b")]), join("j", "a"))
 
     assert "no longer follows the fork f" in faults(world.upgrade(run, other))["j"]
 
@@ -425,7 +423,7 @@ def test_what_is_appended_runs_unless_it_is_warned_of(document: Any, seed: int, 
 @QUICK
 @given(documents(), documents(), seeds, st.booleans())
 def test_any_other_document_is_taken_or_refused(one: Any, other: Any, seed: int, partial: bool) -> None:
-    """Whatever it is: what the world checks after each decision holds, and what was taken comes to its end."""
+    """What the world checks after each decision holds, and every workflow comes to its end."""
     world = World(one, CHILD, partial=partial)
     order = random.Random(seed)
     run = world.start("flow", {"k": 7})

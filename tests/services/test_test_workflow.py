@@ -120,7 +120,16 @@ async def test_the_switch_between_takes_the_case_that_the_mock_says(served: Serv
 
 async def test_nothing_is_stored_and_nobody_is_asked_to_work(served: Served) -> None:
     async def counted() -> list[int]:
-        tables = "workflow workflow_payload task task_queue deadline inbox snapshot idempotency".split()
+        tables = [
+            "workflow",
+            "workflow_payload",
+            "task",
+            "task_queue",
+            "deadline",
+            "inbox",
+            "snapshot",
+            "idempotency",
+        ]
         async with served.database.acquire() as connection:
             return [await connection.fetchval(f"SELECT count(*) FROM {table}") for table in tables]
 

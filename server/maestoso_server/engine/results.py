@@ -84,9 +84,7 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
 
 def _note(row: TaskRow, event: Result) -> None:
     """Keep what a retry needs to know, drop what a running row needed."""
-    state = {
-        key: value for key, value in (row.state or {}).items() if key not in _RUNNING_ONLY
-    }
+    state = {key: value for key, value in (row.state or {}).items() if key not in _RUNNING_ONLY}
     if event.retry_after_s is not None and event.status == TaskStatus.FAILED:
         state["retry_after_s"] = event.retry_after_s
     row.state = state or None

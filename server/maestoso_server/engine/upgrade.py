@@ -81,7 +81,9 @@ def apply_upgrade(turn: Turn, event: Upgrade) -> Outcome | None:
     if found.faults and not event.dry_run:
         count = len(found.faults)
         shown = "one reason" if count == 1 else f"{count} reasons"
-        return Outcome(Verdict.REFUSED, f"{new.name} version {new.version} does not fit it, for {shown}", report)
+        return Outcome(
+            Verdict.REFUSED, f"{new.name} version {new.version} does not fit it, for {shown}", report
+        )
     if not event.dry_run:
         _change_over(turn, new, event, standing)
     return Outcome(Verdict.APPLIED, report=report)
@@ -330,7 +332,10 @@ def _change_clocks(turn: Turn, row: TaskRow, old: Node, new: Node) -> None:
 
 def _change_join(turn: Turn, row: TaskRow, old: Node, new: Node) -> None:
     """What an open join waits for is counted anew."""
-    if old.join_on != new.join_on or old.task.default_exclusive_join_task != new.task.default_exclusive_join_task:
+    if (
+        old.join_on != new.join_on
+        or old.task.default_exclusive_join_task != new.task.default_exclusive_join_task
+    ):
         turn.set_state(turn.edit(row), recount=True)
         turn.later((RECOUNT, row.seq))
 

@@ -409,7 +409,7 @@ class Trial:
             clock = due_ms, _, workflow_id, seq = self._clocks[0]
             run = self.runs[workflow_id]
             over = run.header.status.terminal or run.deadlines.get(seq) != due_ms
-            if not over and not (workflow_id, seq) in self._lacking and not (seq == 0 and stopped):
+            if not over and (workflow_id, seq) not in self._lacking and not (seq == 0 and stopped):
                 return clock
             heapq.heappop(self._clocks)
             if not over and seq == 0:

@@ -44,7 +44,8 @@ def workflow_ids(given: Iterable[str]) -> list[str]:
     found = {limits.uuid(one, f"workflow_ids[{place}]"): None for place, one in enumerate(given)}
     if len(found) > IDS_MAX:
         raise invalid(
-            "workflow_ids", f"has {len(found):,} ids; at most {IDS_MAX:,} are accepted: use a query, or two calls"
+            "workflow_ids",
+            f"has {len(found):,} ids; at most {IDS_MAX:,} are accepted: use a query, or two calls",
         )
     return list(found)
 

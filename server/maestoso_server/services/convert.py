@@ -229,11 +229,7 @@ def workflow_filter(
     request: workflow_service_pb2.ListWorkflowsRequest | bulk_pb2.BulkQuery,
 ) -> lists.Filter:
     """Which workflows are asked for. Raises InvalidArgument."""
-    bounds = {
-        name: milliseconds(getattr(request, name), name)
-        for name in _BOUNDS
-        if request.HasField(name)
-    }
+    bounds = {name: milliseconds(getattr(request, name), name) for name in _BOUNDS if request.HasField(name)}
     return lists.Filter(
         name=limits.text(request.name, "name") or None,
         status=status_filter(request.status),
@@ -292,7 +288,9 @@ MOCK_MS_MAX = 10 * 366 * 86_400_000
 CHILD_DEPTH_MAX = 20
 
 
-def mocks(message: workflow_pb2.WorkflowMocks, limits_: Limits, field: str = "mocks", depth: int = 0) -> Mocks:
+def mocks(
+    message: workflow_pb2.WorkflowMocks, limits_: Limits, field: str = "mocks", depth: int = 0
+) -> Mocks:
     """How the tasks of a test turn out. Raises InvalidArgument."""
     if depth > CHILD_DEPTH_MAX:
         raise invalid(field, f"lies more than {CHILD_DEPTH_MAX} workflows deep")

@@ -82,9 +82,7 @@ class Operations:
     ) -> Outcome:
         """Whether it was applied or is kept for its task."""
         header = await self.header(namespace, workflow_id)
-        event = events.Signal(
-            reference=reference, status=status, output=output, reason=reason, **self.now()
-        )
+        event = events.Signal(reference=reference, status=status, output=output, reason=reason, **self.now())
         outcome = await self.command(header, event)
         if outcome.verdict is Verdict.STALE:
             raise wrong_state(header, outcome)
