@@ -31,6 +31,7 @@ from . import (
     signals,
     slots,
     statuses,
+    upgrade,
 )
 from .decision import Decision, MessageKind, Outcome
 from .events import (
@@ -49,6 +50,7 @@ from .events import (
     SlotGranted,
     Start,
     Terminate,
+    Upgrade,
     WorkerLost,
 )
 from .messages import continuation
@@ -102,6 +104,7 @@ _HANDLERS: dict[type[Event], Callable[[Turn, Any], Outcome | None]] = {
     Terminate: commands.apply_terminate,
     Retry: again.apply_retry,
     Restart: again.apply_restart,
+    Upgrade: upgrade.apply_upgrade,
 }
 
 _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {

@@ -30,6 +30,8 @@ class Verdict(IntEnum):
 class Outcome:
     verdict: Verdict
     reason: str = ""
+    report: Json | None = None
+    """What a command that only looks, or looked first, has found (`engine/upgrade.py`)."""
 
 
 APPLIED = Outcome(Verdict.APPLIED)

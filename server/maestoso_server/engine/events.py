@@ -189,3 +189,14 @@ class Restart(Event):
     snapshot_id: str | None = None
     name: str | None = None
     version: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Upgrade(Event):
+    """Go on under another version of the definition. The outcome's report says what differs; with
+    `dry_run` nothing changes, and faults are told in the report instead of refused."""
+
+    snapshot_id: str
+    name: str | None = None
+    version: int | None = None
+    dry_run: bool = False

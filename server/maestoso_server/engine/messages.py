@@ -23,6 +23,7 @@ from .events import (
     SlotGranted,
     Start,
     Terminate,
+    Upgrade,
 )
 from .secrets import marks_of, with_marks
 from .state import Header, TaskStatus
@@ -64,6 +65,7 @@ class _Body(Record, omit_defaults=True):
     compensate: bool = False
     generation: int = 0
     secrets: list[Any] | None = None
+    dry_run: bool = False
 
 
 _read = reader(_Body)
@@ -224,6 +226,7 @@ _COMMANDS: dict[str, type[Event]] = {
     "terminate": Terminate,
     "retry": Retry,
     "restart": Restart,
+    "upgrade": Upgrade,
 }
 _COMMAND_NAMES = {made: name for name, made in _COMMANDS.items()}
 
@@ -241,6 +244,11 @@ def command(event: Event) -> Json:
         body.snapshot = event.snapshot_id or ""
         body.renamed = event.name
         body.version = event.version or 0
+    elif isinstance(event, Upgrade):
+        body.snapshot = event.snapshot_id
+        body.renamed = event.name
+        body.version = event.version or 0
+        body.dry_run = event.dry_run
     return _json(body)
 
 
@@ -324,5 +332,13 @@ def _command(told: _Body, stamp: dict[str, Any]) -> Event:
     if made is Restart:
         return Restart(
             snapshot_id=told.snapshot or None, name=told.renamed, version=told.version or None, **stamp
+        )
+    if made is Upgrade:
+        return Upgrade(
+            snapshot_id=told.snapshot,
+            name=told.renamed,
+            version=told.version or None,
+            dry_run=told.dry_run,
+            **stamp,
         )
     return made(**stamp)

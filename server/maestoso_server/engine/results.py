@@ -27,6 +27,8 @@ _ENDED = int(WorkflowStatus.COMPLETED)
 _TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW, EVENT})
 """Kinds whose result comes from outside. The engine decides all others itself."""
 
+_RUNNING_ONLY = frozenset({"due", "evaluating", "answer"})
+"""Keys of a row's record that mean nothing once it has ended."""
 _CHILD_STATUS = {
     WorkflowStatus.COMPLETED: TaskStatus.COMPLETED,
     WorkflowStatus.FAILED: TaskStatus.FAILED,
@@ -99,9 +101,7 @@ def redacted(
 
 def _note(row: TaskRow, event: Result) -> None:
     """Keep what a retry needs to know, drop what a running row needed."""
-    state = {
-        key: value for key, value in (row.state or {}).items() if key not in ("due", "evaluating", "answer")
-    }
+    state = {key: value for key, value in (row.state or {}).items() if key not in _RUNNING_ONLY}
     if event.retry_after_s is not None and event.status == TaskStatus.FAILED:
         state["retry_after_s"] = event.retry_after_s
     if event.error_name is not None:
