@@ -39,13 +39,17 @@ from .scripting.pool import Evaluators
 from .services import registration, security
 from .services.admin_service import AdminService
 from .services.audit import Audit
+from .services.bulk import BulkRunner, Filters, Selection
+from .services.bulk_service import BulkService
 from .services.documents import Judge
 from .services.interceptors import Gate
 from .services.limits import Limits
 from .services.masking import Masks
 from .services.metadata_service import MetadataService
 from .services.namespaces import Namespaces
+from .services.operations import Operations
 from .services.task_service import TaskService
+from .services.trials import Trials
 from .services.watches import Watches
 from .services.workflow_service import WorkflowService
 from .store import queue
@@ -126,7 +130,7 @@ class Server:
         started.push_async_callback(core.cluster.node.stop)
         background = Background(self.failed)
         started.push_async_callback(background.stop)
-        for part in (core.cluster, core.loops, core.watches, core.retention):
+        for part in (core.cluster, core.loops, core.watches, core.retention, core.bulk):
             background.run(part.run(), type(part).__name__)
 
         http_server.start()
@@ -238,6 +242,11 @@ class Server:
             max_message_bytes=config.max_message_bytes,
             max_payload_bytes=config.max_payload_bytes,
         )
+        watches = Watches(executor=executor, database=database, clock=clock)
+        operations = Operations(
+            executor=executor, plans=plans, database=database, clock=clock, watches=watches
+        )
+        selection = Filters()
         cluster.join(executor=executor, dispatcher=dispatcher, streams=streams, polling=polling)
         return Core(
             database=database,
@@ -248,8 +257,19 @@ class Server:
             polling=polling,
             loops=loops,
             cluster=cluster,
-            watches=Watches(executor=executor, database=database, clock=clock),
+            watches=watches,
             retention=Retention(database=database, clock=clock),
+            operations=operations,
+            evaluators=evaluators,
+            selection=selection,
+            bulk=BulkRunner(
+                operations=operations,
+                selection=selection,
+                database=database,
+                clock=clock,
+                epoch=epoch,
+                metrics=self.metrics,
+            ),
         )
 
     def _offer(self, server: grpc.aio.Server, core: Core, judge: Judge) -> None:
@@ -262,15 +282,17 @@ class Server:
             self._health,
             metadata=MetadataService(plans=plans, judge=judge, database=database, clock=clock, limits=limits),
             workflow=WorkflowService(
-                executor=core.executor,
                 starter=Starter(executor=core.executor, plans=plans, database=database, clock=clock),
-                plans=plans,
+                operations=core.operations,
+                trials=Trials(plans=plans, evaluators=core.evaluators, clock=clock),
                 judge=judge,
                 database=database,
-                clock=clock,
                 watches=core.watches,
                 limits=limits,
                 masks=masks,
+            ),
+            bulk=BulkService(
+                runner=core.bulk, selection=core.selection, database=database, clock=clock, limits=limits
             ),
             task=TaskService(
                 dispatcher=core.dispatcher,
@@ -333,6 +355,10 @@ class Core:
     cluster: Cluster
     watches: Watches
     retention: Retention
+    operations: Operations
+    evaluators: Evaluators
+    selection: Selection
+    bulk: BulkRunner
 
     def move_workers(self, drain_ms: int) -> int:
         """Send all workers elsewhere; returns how long, in ms, to wait for them. Where there is no other

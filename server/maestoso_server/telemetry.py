@@ -181,6 +181,10 @@ class Metrics:
         self.rpc_seconds = self._histogram(
             "maestoso_rpc_seconds", "Unary calls, by method and gRPC code.", _FAST, ("method", "code")
         )
+        self.bulk_items = self._counter(
+            "maestoso_bulk_items_total", "Items of bulk operations that ended.", ("action", "outcome")
+        )
+        """action: pause, resume, ... outcome: succeeded, failed."""
         self.degraded = self._gauge("maestoso_degraded", "1 while this node cannot reach the database.")
 
     def _histogram(

@@ -62,12 +62,31 @@ def _loop_in_fork(level: str, first: Tasks, call: dict[str, Any]) -> Tasks:
     return [*first, loop(f"{level}_loop", [simple(f"{level}_early"), inner], 2)]
 
 
+def _try(level: str, first: Tasks, call: dict[str, Any]) -> Tasks:
+    """The failure is not for its catch case, so it goes on; `finally` runs in any case."""
+    guard = task(
+        "TRY",
+        f"{level}_try",
+        tryTasks=[*first, call],
+        catchCases=[{"errorNames": ["NEVER"], "tasks": [simple(f"{level}_caught")]}],
+        finallyTasks=[simple(f"{level}_finally")],
+    )
+    return [simple(f"{level}_before"), guard]
+
+
+def _fork_in_try(level: str, first: Tasks, call: dict[str, Any]) -> Tasks:
+    guard = task("TRY", f"{level}_try", tryTasks=_fork(level, first, call))
+    return [loop(f"{level}_loop", [guard], 2)]
+
+
 SHAPES: dict[str, Callable[[str, Tasks, dict[str, Any]], Tasks]] = {
     "plain": _plain,
     "fork": _fork,
     "loop": _loop,
     "sub_workflow_in_fork": _sub_workflow_in_fork,
     "fork_in_switch_in_loop": _loop_in_fork,
+    "try": _try,
+    "fork_in_try_in_loop": _fork_in_try,
 }
 """Another construct joins the matrix by one line here."""
 

@@ -38,6 +38,7 @@ from maestoso_server.engine.events import (
     QueueFacts,
     Result,
     Start,
+    Upgrade,
     WorkerLost,
 )
 from maestoso_server.engine.names import shown_reference
@@ -153,6 +154,17 @@ class World:
     ) -> Outcome:
         """A worker's result for the open row that users call so."""
         return self.report(workflow_id, self.row(workflow_id, reference).seq, output, status, **more)
+
+    def upgrade(self, workflow_id: str, document: dict[str, Any], *, dry_run: bool = False) -> Outcome:
+        """Have a workflow go on under another document."""
+        event = Upgrade(
+            now_ms=self.now_ms,
+            snapshot_id=self._snapshot(document),
+            name=document["name"],
+            version=document["version"],
+            dry_run=dry_run,
+        )
+        return self.happen(workflow_id, event)[0]
 
     def report(
         self,
@@ -425,7 +437,8 @@ class World:
             return kept.output if kept is not None and kept.expires_ms > need.now_ms else None
         if isinstance(need, needs.Demand):
             return self.live_queues & set(need.queues)
-        assert self.partial, f"a whole view was asked for {need}"
+        compiled_anew = isinstance(need, needs.Fragment)  # a whole view forgets branches with an upgrade
+        assert self.partial or compiled_anew, f"a whole view was asked for {need}"
         return self._row_answer(stored, need)
 
     def _row_answer(self, stored: Stored, need: needs.Need) -> Any:

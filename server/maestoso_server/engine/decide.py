@@ -35,6 +35,7 @@ from . import (
     statuses,
     steering,
     updates,
+    upgrade,
 )
 from .decision import Decision, MessageKind, Outcome
 from .events import (
@@ -59,6 +60,7 @@ from .events import (
     Start,
     Terminate,
     UpdateTask,
+    Upgrade,
     WorkerLost,
 )
 from .messages import continuation
@@ -121,6 +123,7 @@ _HANDLERS: dict[type[Event], Callable[[Turn, Any], Outcome | None]] = {
     ChangeVariables: steering.apply_change_variables,
     Remove: steering.apply_remove,
     UpdateTask: updates.apply_update_task,
+    Upgrade: upgrade.apply_upgrade,
 }
 
 _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {

@@ -32,6 +32,8 @@ class Verdict(IntEnum):
 class Outcome:
     verdict: Verdict
     reason: str = ""
+    report: Json | None = None
+    """What a command that only looks, or looked first, has found (`engine/upgrade.py`)."""
     seq: int = 0
     """The task that a signal or an update by reference found; 0 for all else."""
 

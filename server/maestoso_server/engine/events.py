@@ -260,3 +260,14 @@ class UpdateTask(Event):
 @dataclass(slots=True, kw_only=True)
 class Remove(Event):
     """The execution is about to be deleted: nothing may revive it from here on."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Upgrade(Event):
+    """Go on under another version of the definition. The outcome's report says what differs; with
+    `dry_run` nothing changes, and faults are told in the report instead of refused."""
+
+    snapshot_id: str
+    name: str | None = None
+    version: int | None = None
+    dry_run: bool = False

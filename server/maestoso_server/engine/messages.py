@@ -30,6 +30,7 @@ from .events import (
     Start,
     Terminate,
     UpdateTask,
+    Upgrade,
 )
 from .secrets import marks_of, with_marks
 from .state import Header, TaskStatus
@@ -74,6 +75,7 @@ class _Body(Record, omit_defaults=True):
     trigger: bool = False
     replace: bool = False
     secrets: list[Any] | None = None
+    dry_run: bool = False
 
 
 _read = reader(_Body)
@@ -241,6 +243,7 @@ _COMMANDS: dict[str, type[Event]] = {
     "variables": ChangeVariables,
     "update": UpdateTask,
     "remove": Remove,
+    "upgrade": Upgrade,
 }
 _COMMAND_NAMES = {made: name for name, made in _COMMANDS.items()}
 
@@ -272,6 +275,11 @@ def command(event: Event) -> Json:
     elif isinstance(event, UpdateTask):
         body.reference, body.status = event.reference, int(event.status)
         body.output, body.reason = _raw(event.output), event.reason
+    elif isinstance(event, Upgrade):
+        body.snapshot = event.snapshot_id
+        body.renamed = event.name
+        body.version = event.version or 0
+        body.dry_run = event.dry_run
     return _json(body)
 
 
@@ -360,6 +368,14 @@ def _command(told: _Body, stamp: dict[str, Any]) -> Event:
     if made is Restart:
         return Restart(
             snapshot_id=told.snapshot or None, name=told.renamed, version=told.version or None, **stamp
+        )
+    if made is Upgrade:
+        return Upgrade(
+            snapshot_id=told.snapshot,
+            name=told.renamed,
+            version=told.version or None,
+            dry_run=told.dry_run,
+            **stamp,
         )
     input, output, reference = _payload(told.input), _payload(told.output), told.reference or ""
     if made is Rerun:

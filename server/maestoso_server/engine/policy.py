@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..definitions.models import NO_SLOT_LIMIT, TaskDefinition, TaskTimeoutPolicy
@@ -65,6 +66,20 @@ class Policy:
         self.redeliver_on_loss = is_system if asked is None else asked
         self.row_clock = bool(self.total_s or (self.timeout_s if is_operator else self.poll_s))
         """Its rows have a row in `deadline` from birth."""
+
+    @property
+    def clocks(self) -> tuple[int, ...]:
+        """All that the clocks of an attempt depend on."""
+        return self.timeout_policy, self.timeout_s, self.poll_s, self.total_s, self.response_s
+
+    def with_clocks(self, clocks: Sequence[int]) -> Policy:
+        """The same policy with the clocks of another one."""
+        made = Policy.__new__(Policy)
+        for slot in Policy.__slots__:
+            setattr(made, slot, getattr(self, slot))
+        made.timeout_policy, made.timeout_s, made.poll_s, made.total_s, made.response_s = clocks
+        made.row_clock = True
+        return made
 
 
 def queue_name(row: TaskRow, policy: Policy) -> str:

@@ -166,7 +166,11 @@ class Reading:
 
     def policy_of(self, row: TaskRow, node: Node) -> Policy:
         """The policy that a row runs under; a DYNAMIC's is that of the task it turned out to be."""
-        if node.kind != DYNAMIC or row.state is None or "definition" not in row.state:
+        if row.state is None:
+            return node.policy
+        if "clocks" in row.state:  # its definition was upgraded while it lay in a queue
+            return node.policy.with_clocks(row.state["clocks"])
+        if node.kind != DYNAMIC or "definition" not in row.state:
             return node.policy
         return dynamic_policy(node, row.state["definition"])
 

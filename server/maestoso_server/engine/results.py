@@ -27,6 +27,8 @@ _ENDED = int(WorkflowStatus.COMPLETED)
 TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW, EVENT})
 """Kinds whose result comes from outside. The engine decides all others itself."""
 
+_RUNNING_ONLY = frozenset({"due", "evaluating", "answer"})
+"""Keys of a row's record that mean nothing once it has ended."""
 _CHILD_STATUS = {
     WorkflowStatus.COMPLETED: TaskStatus.COMPLETED,
     WorkflowStatus.FAILED: TaskStatus.FAILED,
@@ -101,9 +103,7 @@ def keep_for_retry(
     row: TaskRow, status: TaskStatus, retry_after_s: int | None = None, error_name: str | None = None
 ) -> None:
     """Keep what a retry needs to know, drop what a running row needed."""
-    state = {
-        key: value for key, value in (row.state or {}).items() if key not in ("due", "evaluating", "answer")
-    }
+    state = {key: value for key, value in (row.state or {}).items() if key not in _RUNNING_ONLY}
     if retry_after_s is not None and status == TaskStatus.FAILED:
         state["retry_after_s"] = retry_after_s
     if error_name is not None:

@@ -86,7 +86,8 @@ def reveal(value: Any, kept: Iterable[Mark], read: Callable[[str], str | None]) 
         spans = list(spans)
         if spans == [(0, len(text))]:
             return value_of(text, read)
-        pieces, at = [], 0
+        pieces: list[str] = []
+        at = 0
         for start, end in spans:
             found = value_of(text[start:end], read)
             pieces.extend((text[at:start], "" if found is None else text_of(found)))

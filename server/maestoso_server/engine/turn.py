@@ -32,6 +32,8 @@ _TERMINAL = _COMPLETED
 """The lowest terminal status."""
 UNRESOLVED_MAX = 20
 """Expressions that found nothing and are kept with their row."""
+_CLOCKED = frozenset({"due", "clocks"})
+"""Keys of a row's record that speak of a row in `deadline`."""
 
 
 class Turn(Reading):
@@ -176,7 +178,7 @@ class Turn(Reading):
             self.asleep.pop(seq, None)
             if node.policy.frees or node.kind == DYNAMIC:
                 self.note_freed(row, self.policy_of(row, node))
-        if node.policy.row_clock or (row.state is not None and "due" in row.state):
+        if node.policy.row_clock or (row.state is not None and not _CLOCKED.isdisjoint(row.state)):
             self.deadlines[seq] = 0
         self.scripts.pop(seq, None)
         self.set_status(row, status)

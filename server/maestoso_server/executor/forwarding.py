@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,9 @@ from ..engine.events import (
     Skip,
     Terminate,
     UpdateTask,
+    Upgrade,
 )
+from ..payload import Json
 from ..store import inbox
 from ..store.database import Database
 from .lanes import Done, Item
@@ -50,6 +53,7 @@ _COMMANDS = (
     Skip,
     Terminate,
     UpdateTask,
+    Upgrade,
 )
 
 
@@ -94,8 +98,9 @@ class Forwarding:
         """The node that applied a command has written its outcome."""
         done = self._waiting.pop(message_id, None)
         if done is not None:
-            verdict, reason, *seq = msgspec.msgpack.decode(outcome)
-            done(Outcome(Verdict(verdict), reason, *seq))
+            verdict, reason, *more = msgspec.msgpack.decode(outcome)
+            report = Json(more[0]) if more and more[0] is not None else None
+            done(Outcome(Verdict(verdict), reason, report, more[1] if len(more) > 1 else 0))
 
     def _post(self, workflow_id: str, item: Item) -> inbox.Post | None:
         event = item.event
@@ -126,5 +131,9 @@ class Forwarding:
 
 def encode_outcome(outcome: Outcome) -> bytes:
     """What the origin of a forwarded command reads."""
-    named = (outcome.seq,) if outcome.seq else ()
-    return msgspec.msgpack.encode((int(outcome.verdict), outcome.reason, *named))
+    more: tuple[Any, ...] = ()
+    if outcome.report is not None or outcome.seq:
+        more = (None if outcome.report is None else outcome.report.raw,)
+    if outcome.seq:
+        more = (*more, outcome.seq)
+    return msgspec.msgpack.encode((int(outcome.verdict), outcome.reason, *more))

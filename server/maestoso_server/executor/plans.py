@@ -40,6 +40,14 @@ class Resolved:
     """The plan, where its schema judges the input before anything is started."""
 
 
+@dataclass(slots=True, frozen=True)
+class Draft:
+    """What a start would run on. Its snapshot need not be stored."""
+
+    snapshot_id: str
+    plan: Plan
+
+
 class Plans:
     """Resolves names to snapshots and snapshots to plans."""
 
@@ -113,15 +121,30 @@ class Plans:
 
     async def _made_at_run_time(self, namespace: str, raw: bytes) -> Resolved:
         """The snapshot of a definition that nobody judged at registration: an expression made it."""
-        parsed = parse_workflow(raw)
-        if parsed.faults:
-            first = parsed.faults[0]
-            raise InvalidArgument(
-                Reason.INVALID_DEFINITION,
-                f"the sub-workflow's definition has {len(parsed.faults)} faults, first at {first.path}: "
-                f"{first.message}",
-            )
-        return await self.inline(namespace, parsed.document.value)
+        return await self.inline(namespace, _judged(raw))
+
+    # -- without storing anything ------------------------------------------------------------
+
+    async def draft(self, namespace: str, name: str, version: int | None) -> Draft:
+        """What a start of this name would use now. Raises NotFound."""
+        async with self._database.acquire() as connection:
+            document = await self._document(connection, namespace, name, version)
+            return self._compiled(*await self._pinned(connection, namespace, document))
+
+    async def draft_of(self, namespace: str, document: Any) -> Draft:
+        """What a start of this (validated) definition would use now."""
+        async with self._database.acquire() as connection:
+            return self._compiled(*await self._pinned(connection, namespace, document))
+
+    async def draft_made_at_run_time(self, namespace: str, raw: bytes) -> Draft:
+        """The same for a definition that an expression made. Raises InvalidArgument."""
+        return await self.draft_of(namespace, _judged(raw))
+
+    def _compiled(self, snapshot_id: str, raw: bytes) -> Draft:
+        plan = self.known(snapshot_id)  # what is known is stored: a draft's plan is not kept
+        if plan is None:
+            plan = compile(WorkflowDefinition.model_validate(decode(raw)), self._environment)
+        return Draft(snapshot_id, plan)
 
     async def task_definition(self, namespace: str, name: str) -> Any:
         """The registered task definition, as JSON value; None where there is none."""
@@ -139,14 +162,18 @@ class Plans:
         async with self._database.acquire() as connection:
             # The revision is read first: a change after it makes the start's save refuse.
             revision = await self._revision(connection, namespace)
-            raw = await metadata.get_workflow_document(connection, namespace, name, version)
-            if raw is None:
-                wanted = name if version is None else f"{name} version {version}"
-                raise NotFound(
-                    Reason.DEFINITION_NOT_FOUND,
-                    f"no workflow definition {wanted} in namespace {namespace}; register it first",
-                )
-            return await self._snapshot(connection, namespace, decode(raw), revision)
+            document = await self._document(connection, namespace, name, version)
+            return await self._snapshot(connection, namespace, document, revision)
+
+    async def _document(self, connection: Any, namespace: str, name: str, version: int | None) -> Any:
+        raw = await metadata.get_workflow_document(connection, namespace, name, version)
+        if raw is None:
+            wanted = name if version is None else f"{name} version {version}"
+            raise NotFound(
+                Reason.DEFINITION_NOT_FOUND,
+                f"no workflow definition {wanted} in namespace {namespace}; register it first",
+            )
+        return decode(raw)
 
     async def _revision(self, connection: Any, namespace: str) -> int:
         revision = await metadata.metadata_revision(connection, namespace)
@@ -157,14 +184,16 @@ class Plans:
             )
         return revision
 
-    async def _snapshot(self, connection: Any, namespace: str, document: Any, revision: int) -> Resolved:
+    async def _pinned(self, connection: Any, namespace: str, document: Any) -> tuple[str, bytes]:
+        """(id, text) of the document's snapshot as of now."""
         names = snapshot.task_names(document)
         tasks = await metadata.get_task_documents(connection, namespace, names)
         children = snapshot.unpinned_children(document)
         pinned = await metadata.latest_versions(connection, namespace, children)
-        snapshot_id, raw = snapshot.snapshot(
-            document, {name: decode(task) for name, task in tasks.items()}, pinned
-        )
+        return snapshot.snapshot(document, {name: decode(task) for name, task in tasks.items()}, pinned)
+
+    async def _snapshot(self, connection: Any, namespace: str, document: Any, revision: int) -> Resolved:
+        snapshot_id, raw = await self._pinned(connection, namespace, document)
         definition = WorkflowDefinition.model_validate(decode(raw))
         plan = self.known(snapshot_id)
         if plan is None:
@@ -187,3 +216,16 @@ class Plans:
         if len(self._plans) > PLANS_MAX:
             self._plans.popitem(last=False)
         return plan
+
+
+def _judged(raw: bytes) -> Any:
+    """The document of a definition that an expression made. Raises InvalidArgument."""
+    parsed = parse_workflow(raw)
+    if parsed.faults:
+        first = parsed.faults[0]
+        raise InvalidArgument(
+            Reason.INVALID_DEFINITION,
+            f"the sub-workflow's definition has {len(parsed.faults)} faults, first at {first.path}: "
+            f"{first.message}",
+        )
+    return parsed.document.value

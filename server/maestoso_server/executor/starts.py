@@ -148,7 +148,7 @@ class Starter:
         self, request: StartRequest, resolved: Resolved, done: Callable[[StartOutcome | Exception], None]
     ) -> None:
         now_ms = self._clock.now_ms()
-        header = _header(request, resolved, now_ms)
+        header = new_header(request, resolved, now_ms)
 
         def decided(outcome: Outcome | Exception) -> None:
             done(outcome if isinstance(outcome, Exception) else StartOutcome(header.id))
@@ -192,7 +192,8 @@ def _judge_input(request: StartRequest, resolved: Resolved) -> None:
         )
 
 
-def _header(request: StartRequest, resolved: Resolved, now_ms: int) -> Header:
+def new_header(request: StartRequest, resolved: Resolved, now_ms: int) -> Header:
+    """The workflow that a request starts."""
     return Header(
         id=request.workflow_id or ids.workflow_id(now_ms),
         namespace=request.namespace,

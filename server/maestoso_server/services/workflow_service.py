@@ -9,11 +9,9 @@ from maestoso.workflow.v1 import workflow_pb2
 from maestoso.workflow.v1 import workflow_service_pb2 as wire
 from maestoso.workflow.v1.workflow_service_pb2_grpc import WorkflowServiceServicer
 
-from ..clock import Clock
 from ..engine.state import Header, TaskRow
 from ..errors import MaestosoError
-from ..executor import Executor, Starter, StartOutcome, StartRequest
-from ..executor.plans import Plans
+from ..executor import Starter, StartOutcome, StartRequest
 from ..payload import Json
 from ..store import lists
 from ..store.database import Database
@@ -25,6 +23,7 @@ from .limits import Limits
 from .masking import NOTHING, Mask, Masks
 from .operations import Operations
 from .security import caller
+from .trials import Trials
 from .watches import Watches
 
 TASK_PAGE_DEFAULT = 1_000
@@ -37,23 +36,21 @@ class WorkflowService(WorkflowServiceServicer):
     def __init__(
         self,
         *,
-        executor: Executor,
         starter: Starter,
-        plans: Plans,
+        operations: Operations,
+        trials: Trials,
         judge: Judge,
         database: Database,
-        clock: Clock,
         watches: Watches,
         limits: Limits,
         masks: Masks,
     ) -> None:
         self._starter = starter
+        self._operations = operations
+        self._trials = trials
         self._judge = judge
         self._database = database
         self._watches = watches
-        self._operations = Operations(
-            executor=executor, plans=plans, database=database, clock=clock, watches=watches
-        )
         self._limits = limits
         self._masks = masks
 
@@ -174,39 +171,41 @@ class WorkflowService(WorkflowServiceServicer):
         self, request: wire.TerminateWorkflowRequest, context: Any
     ) -> wire.TerminateWorkflowResponse:
         reason = limits.text(request.reason, "reason", limits.REASON_MAX)
-        header = await self._header(namespace_of(request), request.workflow_id)
         await self._operations.terminate(
-            header,
-            reason,
-            trigger_failure=request.trigger_failure_workflow,
+            namespace_of(request),
+            request.workflow_id,
+            reason=reason,
             compensate=request.compensate,
+            trigger_failure=request.trigger_failure_workflow,
         )
         return wire.TerminateWorkflowResponse()
 
     async def PauseWorkflow(
         self, request: wire.PauseWorkflowRequest, context: Any
     ) -> wire.PauseWorkflowResponse:
-        await self._operations.pause(await self._header(namespace_of(request), request.workflow_id))
+        await self._operations.pause(namespace_of(request), request.workflow_id)
         return wire.PauseWorkflowResponse()
 
     async def ResumeWorkflow(
         self, request: wire.ResumeWorkflowRequest, context: Any
     ) -> wire.ResumeWorkflowResponse:
-        await self._operations.resume(await self._header(namespace_of(request), request.workflow_id))
+        await self._operations.resume(namespace_of(request), request.workflow_id)
         return wire.ResumeWorkflowResponse()
 
     async def RetryWorkflow(
         self, request: wire.RetryWorkflowRequest, context: Any
     ) -> wire.RetryWorkflowResponse:
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._operations.retry(header, resume_children=request.resume_children)
+        await self._operations.retry(
+            namespace_of(request), request.workflow_id, resume_children=request.resume_children
+        )
         return wire.RetryWorkflowResponse()
 
     async def RestartWorkflow(
         self, request: wire.RestartWorkflowRequest, context: Any
     ) -> wire.RestartWorkflowResponse:
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._operations.restart(header, use_latest_definitions=request.use_latest_definitions)
+        await self._operations.restart(
+            namespace_of(request), request.workflow_id, latest=request.use_latest_definitions
+        )
         return wire.RestartWorkflowResponse()
 
     async def RerunWorkflow(
@@ -222,9 +221,9 @@ class WorkflowService(WorkflowServiceServicer):
         correlation_id = None
         if request.HasField("correlation_id"):
             correlation_id = limits.text(request.correlation_id, "correlation_id")
-        header = await self._header(namespace_of(request), request.workflow_id)
         ran = await self._operations.rerun(
-            header,
+            namespace_of(request),
+            request.workflow_id,
             task_id=task_id,
             workflow_input=workflow_input,
             task_input=task_input,
@@ -236,22 +235,22 @@ class WorkflowService(WorkflowServiceServicer):
         reference = limits.name(request.reference, "reference")
         given = self._limits.payload(request.input, "input")
         told = self._limits.payload(request.output, "output")
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._operations.skip(header, reference, given, told)
+        await self._operations.skip(
+            namespace_of(request), request.workflow_id, reference, input=given, output=told
+        )
         return wire.SkipTaskResponse()
 
     async def JumpToTask(self, request: wire.JumpToTaskRequest, context: Any) -> wire.JumpToTaskResponse:
         reference = limits.name(request.reference, "reference")
         given = self._optional(request, "input")
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._operations.jump(header, reference, given)
+        await self._operations.jump(namespace_of(request), request.workflow_id, reference, input=given)
         return wire.JumpToTaskResponse()
 
     async def ResetCallbacks(
         self, request: wire.ResetCallbacksRequest, context: Any
     ) -> wire.ResetCallbacksResponse:
-        header = await self._header(namespace_of(request), request.workflow_id)
-        return wire.ResetCallbacksResponse(tasks=await self._operations.reset_callbacks(header))
+        count = await self._operations.reset_callbacks(namespace_of(request), request.workflow_id)
+        return wire.ResetCallbacksResponse(tasks=count)
 
     async def UpdateVariables(
         self, request: wire.UpdateVariablesRequest, context: Any
@@ -259,8 +258,9 @@ class WorkflowService(WorkflowServiceServicer):
         if not request.variables:
             raise limits.invalid("variables", "is missing: send a JSON object")
         variables = self._limits.payload(request.variables, "variables")
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._operations.update_variables(header, variables, replace=request.replace)
+        await self._operations.update_variables(
+            namespace_of(request), request.workflow_id, variables, replace=request.replace
+        )
         return wire.UpdateVariablesResponse()
 
     async def UpdateTask(self, request: wire.UpdateTaskRequest, context: Any) -> wire.UpdateTaskResponse:
@@ -268,36 +268,76 @@ class WorkflowService(WorkflowServiceServicer):
         status = convert.updated_status(request.status)
         output = self._limits.payload(request.output, "output")
         reason = limits.text(request.reason, "reason", limits.REASON_MAX) or None
-        header = await self._header(namespace_of(request), request.workflow_id)
-        task_id = await self._operations.update_task(header, reference, status, output, reason)
+        task_id = await self._operations.update_task(
+            namespace_of(request),
+            request.workflow_id,
+            reference,
+            status=status,
+            output=output,
+            reason=reason,
+        )
         return wire.UpdateTaskResponse(task_id=task_id)
 
     async def RemoveWorkflow(
         self, request: wire.RemoveWorkflowRequest, context: Any
     ) -> wire.RemoveWorkflowResponse:
         reason = limits.text(request.reason, "reason", limits.REASON_MAX)
-        header = await self._header(namespace_of(request), request.workflow_id)
         count = await self._operations.remove(
-            header, terminate=request.terminate, reason=reason, recursive=request.recursive
+            namespace_of(request),
+            request.workflow_id,
+            terminate=request.terminate,
+            reason=reason,
+            recursive=request.recursive,
         )
         return wire.RemoveWorkflowResponse(workflows=count)
 
     async def SignalWorkflow(
         self, request: wire.SignalWorkflowRequest, context: Any
     ) -> wire.SignalWorkflowResponse:
-        reference = limits.text(request.reference, "reference") or None
-        status = convert.signalled_status(request.status)
-        output = self._limits.payload(request.output, "output")
-        reason = limits.text(request.reason, "reason", limits.REASON_MAX) or None
-        header = await self._header(namespace_of(request), request.workflow_id)
-        taker, outcome = await self._operations.signal(header, reference, status, output, reason)
+        taker, outcome = await self._operations.signal(
+            namespace_of(request),
+            request.workflow_id,
+            reference=limits.text(request.reference, "reference") or None,
+            status=convert.signalled_status(request.status),
+            output=self._limits.payload(request.output, "output"),
+            reason=limits.text(request.reason, "reason", limits.REASON_MAX) or None,
+        )
         return convert.signalled(taker, outcome)
+
+    async def UpgradeWorkflow(
+        self, request: wire.UpgradeWorkflowRequest, context: Any
+    ) -> wire.UpgradeWorkflowResponse:
+        namespace = namespace_of(request)
+        version = limits.number(request.version, "version", 0, 2**31 - 1) or None
+        definition: Any = None
+        if request.definition:
+            if version is not None:
+                raise limits.invalid("version", "must be 0 with a definition, which has its own version")
+            raw = self._limits.definition(request.definition, "definition")
+            definition = await self._judge.inline(namespace, raw, name="", field="definition")
+        report = await self._operations.upgrade(
+            namespace, request.workflow_id, version=version, definition=definition, dry_run=request.dry_run
+        )
+        return wire.UpgradeWorkflowResponse(report=convert.upgrade_report(report))
+
+    # -- try out -----------------------------------------------------------------------------
+
+    async def TestWorkflow(
+        self, request: wire.TestWorkflowRequest, context: Any
+    ) -> wire.TestWorkflowResponse:
+        namespace = namespace_of(request)
+        if request.start.idempotency_key:
+            raise limits.invalid("start.idempotency_key", "has no effect in a test, which starts nothing")
+        start = await self._start_request(request.start, namespace, "start")
+        mocks = convert.mocks(request.mocks, self._limits)
+        trial = await self._trials.run(start, mocks)
+        return convert.trial(trial)
 
     # -- shared ------------------------------------------------------------------------------
 
     async def _header(self, namespace: str, workflow_id: str) -> Header:
         """The workflow of this id in this namespace. Raises InvalidArgument and NotFound."""
-        return await self._operations.header(namespace, limits.uuid(workflow_id, "workflow_id"))
+        return await self._operations.header(namespace, workflow_id)
 
     def _optional(self, request: Any, field: str) -> Json | None:
         """A payload that may be absent. Raises InvalidArgument."""
