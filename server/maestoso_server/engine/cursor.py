@@ -5,6 +5,7 @@
      "held": [...],    waits for an operator: a pause, or the end, came before these steps were done
      "parked": [...],  references for which signals wait in the inbox
      "slot": "waits",  or "holds": of a workflow under a rateLimitConfig (see `slots`)
+     "followers": [[workflow, seq], ...],  tasks elsewhere that want its outcome (see `keys`)
      "undoing": seq,   the workflow ends: the row that compensates meanwhile
      "undone": n,      compensations after which a retry would not know what it begins with
      "secrets": {...}} where `input` and `variables` hold placeholders of secrets (`secrets.marks`)
@@ -32,6 +33,7 @@ def read(header: Header) -> dict[str, Any]:
         "held": [step_of(step) for step in stored.get("held", ())],
         "parked": list(stored.get("parked", ())),
         "slot": stored.get("slot", ""),
+        "followers": list(stored.get("followers", ())),
         "undoing": stored.get("undoing", 0),
         "undone": stored.get("undone", 0),
         "secrets": stored.get("secrets", {}),
