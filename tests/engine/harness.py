@@ -17,8 +17,8 @@ from typing import Any
 import _quickjs
 import jq
 
-from maestoso_server.definitions.models import WorkflowDefinition
 from maestoso_server.definitions.keys import KeyPolicy
+from maestoso_server.definitions.models import WorkflowDefinition
 from maestoso_server.engine import keys, messages, needs
 from maestoso_server.engine.cursor import continues
 from maestoso_server.engine.decide import ROWS_MAX, decide
@@ -45,6 +45,7 @@ from maestoso_server.engine.events import (
     WorkerLost,
 )
 from maestoso_server.engine.names import shown_reference
+from maestoso_server.engine.operators.joins import is_ahead
 from maestoso_server.engine.plan import Plan, compile
 from maestoso_server.engine.rows import REVIVED
 from maestoso_server.engine.state import Header, Path, TaskRow, TaskStatus, View, WorkflowStatus
@@ -338,6 +339,9 @@ class World:
             assert not (decision.published or decision.cached)
             return
         assert decision.header.revision == stored.header.revision + 1
+        for seq in decision.aside:
+            left = stored.rows[seq]
+            stored.keys.discard((left.generation, left.reference, left.path, left.attempt))
         for row in decision.inserted:
             assert row.seq not in stored.rows
             key = (row.generation, row.reference, row.path, row.attempt)
@@ -346,6 +350,7 @@ class World:
             stored.rows[row.seq] = stored_row(row)
         for row in decision.updated:
             assert row.seq in stored.rows
+            assert (row.seq in decision.aside) == (row.generation != stored.rows[row.seq].generation)
             stored.rows[row.seq] = stored_row(row)
         for seq in decision.deleted:
             del stored.rows[seq]
@@ -408,7 +413,8 @@ class World:
         """A container's counters equal a recount."""
         state = container.state or {}
         if container.type == "JOIN":
-            done = {row.reference for row in rows if row.path == container.path and row.status.terminal}
+            here = [row for row in rows if row.path == container.path and not is_ahead(row)]
+            done = {row.reference for row in here if row.status.terminal}
             still = {row.reference for row in rows if row.path == container.path and not row.status.terminal}
             node = plan.nodes.get(container.reference)
             listed = container.input.value["joinOn"]
@@ -482,6 +488,8 @@ class World:
         if isinstance(need, needs.OpenRows):
             found = [row for row in rows if not row.status.terminal and row.seq > need.after]
             return [row.copy() for row in found[: need.limit]]
+        if isinstance(need, needs.RowsAfter):
+            return [row.copy() for row in rows if row.seq > need.after][: need.limit]
         if isinstance(need, needs.FailedRows):
             failed = (
                 TaskStatus.FAILED,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from maestoso_server.engine.decision import MessageKind, Verdict
 from maestoso_server.engine.events import Restart, Retry, Terminate
 from maestoso_server.engine.messages import child_placed, decode
-from maestoso_server.engine.decision import MessageKind, Verdict
 from maestoso_server.engine.state import TaskStatus
 from maestoso_server.payload import Json
 

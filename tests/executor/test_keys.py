@@ -121,9 +121,7 @@ async def test_two_nodes_race_for_a_key_and_one_child_is_born(engine: Engine, da
     other = await open_engine(database_url)
     try:
         for turn in range(10):
-            starts = [
-                node.start(sub("RETURN_EXISTING"), {"key": f"k{turn}"}) for node in (engine, other) * 3
-            ]
+            starts = [node.start(sub("RETURN_EXISTING"), {"key": f"k{turn}"}) for node in (engine, other) * 3]
             family = await asyncio.gather(*starts)
             await engine.executor.idle()
             await other.executor.idle()

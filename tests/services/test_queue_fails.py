@@ -82,9 +82,7 @@ class Bench:
     async def state(self) -> str:
         """Everything that is stored of workflows and their tasks."""
         tables = ("workflow", "workflow_payload", "task", "task_queue", "deadline", "inbox")
-        texts = [
-            f"(SELECT string_agg(t::text, ';' ORDER BY t::text) FROM {table} t)" for table in tables
-        ]
+        texts = [f"(SELECT string_agg(t::text, ';' ORDER BY t::text) FROM {table} t)" for table in tables]
         return str(await fetch(self.url, f"SELECT concat_ws('|', {', '.join(texts)})"))
 
     async def status(self) -> str:
@@ -175,10 +173,7 @@ WRITES: list[tuple[str, Step | None, Step, str, list[str]]] = [
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
     ("prepare", "act", "status", "tasks"),
-    [
-        pytest.param(*case, id=scenario, marks=pytest.mark.covers(scenario))
-        for scenario, *case in WRITES
-    ],
+    [pytest.param(*case, id=scenario, marks=pytest.mark.covers(scenario)) for scenario, *case in WRITES],
 )
 async def test_a_call_that_needs_the_queue_is_done_as_a_whole_or_not_at_all(
     bench: Bench, when: str, prepare: Step | None, act: Step, status: str, tasks: list[str]

@@ -24,7 +24,7 @@ from ..engine.decision import Decision, Message, Outcome, QueueBirth, Verdict
 from ..engine.events import Event, Follow, Start
 from ..engine.needs import Script, ScriptAnswer
 from ..engine.state import Header, View
-from ..store import idempotency, inbox
+from ..store import idempotency, inbox, queue
 from ..store.database import Database, Unavailable
 from ..store.load import InboxMessage, LoadRequest, load
 from ..store.save import SaveResult, WorkflowSave, save
@@ -115,6 +115,15 @@ class Executor:
     def answered(self, message_id: int, outcome: bytes) -> None:
         """A command that was forwarded to another node has its outcome."""
         self._forwarding.answered(message_id, outcome)
+
+    async def wake(self, workflow_id: str) -> int:
+        """Have the tasks of a workflow that sleep (callbackAfterSeconds, a delay) taken now; how many."""
+        now_ms = self._clock.now_ms()
+        async with self._database.acquire() as connection:
+            woken = await queue.wake(connection, workflow_id, now_ms=now_ms)
+        if woken:
+            self._placement.deadline(now_ms)
+        return woken
 
     def seed(self) -> int:
         """Randomness for one event: the engine makes none itself."""

@@ -52,7 +52,10 @@ def named(items: Sequence[Item]) -> list[int]:
     seqs: list[int] = []
     for item in items:
         event = item.event
-        if isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded | ChildPlaced) and event.seq:
+        if (
+            isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded | ChildPlaced)
+            and event.seq
+        ):
             seqs.append(event.seq)
     return seqs
 

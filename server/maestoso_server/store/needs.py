@@ -19,6 +19,7 @@ from ..engine.needs import (
     ParkedSignals,
     Row,
     Rows,
+    RowsAfter,
     ScopeRows,
 )
 from ..engine.state import Path, View
@@ -134,6 +135,10 @@ async def _failed_rows(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
     return await _pages(conn, _FAILED_ROWS, asked)
 
 
+async def _rows_after(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
+    return await _pages(conn, _ROWS_AFTER, asked)
+
+
 async def _pages(conn: Connection, sql: str, asked: Sequence[Asked]) -> list[Any]:
     records = await conn.fetch(
         sql,
@@ -160,6 +165,7 @@ ORDER BY i.place, t.seq"""
 
 # $1 workflow, $2 generation, $3 after this seq, $4 at most: one of each a need
 _OPEN_ROWS = "/* need open rows */" + _page("t.status <= 2")
+_ROWS_AFTER = "/* need rows after */" + _page("true")
 _FAILED_ROWS = "/* need failed rows */" + _page("t.status BETWEEN 5 AND 8 AND NOT t.superseded")
 
 
@@ -319,6 +325,7 @@ _ANSWER: dict[type, Callable[[Connection, Sequence[Asked]], Awaitable[list[Any]]
     ScopeRows: _scope_rows,
     OpenRows: _open_rows,
     FailedRows: _failed_rows,
+    RowsAfter: _rows_after,
     OpenInside: _open_inside,
     Compensable: _compensable,
     Fragment: _fragment,
