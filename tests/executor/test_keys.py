@@ -1,4 +1,4 @@
-"""Idempotency keys of workflows that other workflows start: through commits, over two nodes, and lost ones."""
+"""Idempotency keys of workflows that other workflows start: through commits, over two nodes, and crashes."""
 
 from __future__ import annotations
 

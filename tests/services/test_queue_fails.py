@@ -153,6 +153,17 @@ async def start(bench: Bench) -> None:
     bench.workflow_id = await bench.caller.start(idempotency_key="k", idempotency_strategy=2)
 
 
+async def called_back(bench: Bench) -> None:
+    """Its task sleeps for ten minutes."""
+    await polled(bench)
+    await bench.report(callback=Callback(after=Duration(seconds=600), output=b"{}"))
+
+
+async def reset_callbacks(bench: Bench) -> None:
+    request = wire.ResetCallbacksRequest(workflow_id=bench.workflow_id)
+    await bench.call("ResetCallbacks", request)
+
+
 WRITES: list[tuple[str, Step | None, Step, str, list[str]]] = [
     ("J.queue.1", None, start, "RUNNING", ["SCHEDULED"]),
     ("J.queue.2", running, lambda b: b.command("Terminate", reason=""), "TERMINATED", ["CANCELED"]),
@@ -160,6 +171,8 @@ WRITES: list[tuple[str, Step | None, Step, str, list[str]]] = [
     ("J.queue.5", terminated, lambda b: b.command("Retry"), "RUNNING", ["CANCELED", "SCHEDULED"]),
     ("J.queue.11", held_back, lambda b: b.command("Resume"), "RUNNING", ["COMPLETED", "SCHEDULED"]),
     ("J.queue.17", polled, lambda b: b.report(output=b"{}"), "RUNNING", ["COMPLETED", "SCHEDULED"]),
+    ("J.queue.4", terminated, lambda b: b.command("Rerun"), "RUNNING", ["CANCELED", "SCHEDULED"]),
+    ("J.queue.12", called_back, reset_callbacks, "RUNNING", ["SCHEDULED"]),
     (
         "J.queue.18",
         polled,
@@ -223,6 +236,16 @@ async def test_what_needs_no_queue_goes_on(bench: Bench) -> None:
     bench.away.when = "before"
     await bench.command("Signal", reference="first")
     assert (await bench.status(), await bench.tasks()) == ("RUNNING", ["COMPLETED", "IN_PROGRESS"])
+
+
+@pytest.mark.covers("J.queue.8")
+async def test_an_ended_workflow_is_removed(bench: Bench) -> None:
+    await terminated(bench)
+    bench.away.when = "before"
+    await bench.command("Remove")
+    with pytest.raises(grpc.aio.AioRpcError) as seen:
+        await bench.status()
+    assert seen.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.covers("J.queue.10")

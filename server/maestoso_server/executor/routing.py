@@ -47,15 +47,15 @@ class Changes:
                 listener(header)
 
 
+_OF_A_TASK = Result | Due | DeliveryDue | WorkerLost | ChildEnded | ChildPlaced
+
+
 def named(items: Sequence[Item]) -> list[int]:
     """The task rows that these events name."""
     seqs: list[int] = []
     for item in items:
         event = item.event
-        if (
-            isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded | ChildPlaced)
-            and event.seq
-        ):
+        if isinstance(event, _OF_A_TASK) and event.seq:
             seqs.append(event.seq)
     return seqs
 
