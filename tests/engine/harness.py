@@ -418,7 +418,7 @@ class World:
             still = {row.reference for row in rows if row.path == container.path and not row.status.terminal}
             node = plan.nodes.get(container.reference)
             listed = container.input.value["joinOn"]
-            if node is not None and listed == list(node.join_on):
+            if node is not None and node.join_on and all(name in plan.nodes for name in listed):
                 listed = node.awaited
             gone = (done - still) | unreached(plan, container, rows)
             waited = [name for name in listed if name not in gone]

@@ -366,3 +366,16 @@ async def test_who_watches_a_workflow_hears_that_it_was_removed(served: Served, 
     with pytest.raises(grpc.aio.AioRpcError) as seen:
         await stream.read()
     assert seen.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.covers("A.7")
+async def test_a_restart_on_the_latest_definition_runs_its_new_task(served: Served, client: Client) -> None:
+    await served.register(CHAIN)
+    workflow = await client.start("chain")
+    await result(served, workflow, "a", TaskStatus.FAILED)
+    longer = {**CHAIN, "version": 2, "tasks": [*CHAIN["tasks"], node("SIMPLE", "d")]}
+    await served.register(longer)
+    await client.restart(workflow, latest_definitions=True)
+    await finish(served, workflow, "a", "b", "c", "d")
+    found = await served.get(workflow)
+    assert (found.status, found.version) == (workflow_pb2.WORKFLOW_STATUS_COMPLETED, 2)
