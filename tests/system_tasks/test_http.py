@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from maestoso.task.v1.task_pb2 import TASK_STATUS_IN_PROGRESS, TaskResult
+from maestoso.task.v1.task_pb2 import TASK_STATUS_SCHEDULED, TaskResult
 from maestoso.workflow.v1 import workflow_pb2
 from maestoso_server.clock import SystemClock
 from maestoso_server.config import Config
@@ -236,7 +236,7 @@ async def test_an_asynchronous_task_waits_with_the_answer(caller: Caller, site: 
 
     await eventually(answered, True)
     workflow = await caller.get(workflow_id)
-    assert workflow.tasks[-1].status == TASK_STATUS_IN_PROGRESS
+    assert workflow.tasks[-1].status == TASK_STATUS_SCHEDULED
     assert response(workflow)["body"] == {"ticket": 5}
     await caller.report(TaskResult(task_id=workflow.tasks[-1].task_id, output=b'{"done": true}'))
     assert (await end(caller, workflow_id)).status == workflow_pb2.WORKFLOW_STATUS_COMPLETED
