@@ -1,0 +1,119 @@
+"""What a search finds is what its query means: SQL, access paths and paging against plain evaluation."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from decimal import Decimal
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from maestoso_server.query import Node
+from maestoso_server.store import search
+from maestoso_server.store.database import Connection
+from ownership_kit import World, open_world
+from query_kit import Row, holds, nodes, rows
+
+COUNT = 25
+INSERT = """
+INSERT INTO workflow (id, namespace, revision, status, generation, snapshot_id, name, version, parent_id,
+  parent_seq, priority, correlation_id, created_ms, clock_ms, updated_ms, ended_ms, next_seq, open,
+  permissive_failed, last_task, last_node)
+VALUES ($1, $2, 1, $3, 1, $1, $4, $5, $6, 0, $7, $8, $9, $9, $10, $11, 2, 0, 0, 0, 0)"""
+INSERT_PAYLOAD = """
+INSERT INTO workflow_payload (workflow_id, input, variables, failed_task, created_by, traceparent,
+  idempotency_key, reason) VALUES ($1, '{}', '{}', 0, $2, '', $3, $4)"""
+INSERT_ATTRIBUTE = """
+INSERT INTO search_attribute (workflow_id, name, namespace, created_ms, kind, text, number)
+VALUES ($1, $2, $3, $4, $5, $6, $7)"""
+
+
+async def fill(conn: Connection, made: list[Row], namespace: str = "default") -> None:
+    """Rows as saves leave them."""
+    await conn.execute("DELETE FROM workflow; DELETE FROM workflow_payload; DELETE FROM search_attribute")
+    for row in made:
+        at = row.values
+        await conn.execute(
+            INSERT, at["workflowId"], namespace, at["status"], at["workflowType"], at["version"],
+            at["parentWorkflowId"], at["priority"], at["correlationId"], at["startTime"], at["updateTime"],
+            at["endTime"] or 0,
+        )  # fmt: skip
+        await conn.execute(
+            INSERT_PAYLOAD, at["workflowId"], at["createdBy"] or "", at["idempotencyKey"],
+            at["reasonForIncompletion"],
+        )  # fmt: skip
+        for name, value in row.attributes.items():
+            number = value if isinstance(value, Decimal) else None
+            kind = 1 if number is None else 2
+            await conn.execute(
+                INSERT_ATTRIBUTE, at["workflowId"], name, namespace, at["startTime"], kind, str(value), number
+            )
+
+
+def expected(node: Node, made: list[Row]) -> list[str]:
+    """The newest first."""
+    found = [row.values for row in made if holds(node, row)]
+    found.sort(key=lambda at: (at["startTime"], at["workflowId"]), reverse=True)
+    return [at["workflowId"] for at in found]
+
+
+async def every_page(conn: Connection, node: Node, size: int, **more: Any) -> list[str]:
+    found: list[str] = []
+    after = None
+    for _ in range(COUNT + 2):
+        async with search.snapshot(conn):
+            page = await search.search_workflows(
+                conn, search.Asked("default", node, **more), budget=unhurried(), after=after, size=size
+            )
+        found += [item.id for item in page.items]
+        assert not page.partial
+        after = page.next
+        if after is None:
+            return found
+    raise AssertionError("the pages do not end")
+
+
+def unhurried() -> search.Budget:
+    return search.Budget(lambda: 0.0, 1.0)
+
+
+def test_a_search_finds_what_its_query_means(database_url: str) -> None:
+    """Conditions, three-valued traps, access paths, pages and counts, on a real Postgres."""
+    loop = asyncio.new_event_loop()
+    opened = open_world(database_url)
+    world: World = loop.run_until_complete(opened.__aenter__())
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(rows(COUNT), st.lists(st.tuples(nodes, st.sampled_from([1, 4, 50])), min_size=12, max_size=12))
+    def ask(made: list[Row], questions: list[tuple[Node, int]]) -> None:
+        loop.run_until_complete(fill(world.conn, made))
+        for node, size in questions:
+            assert loop.run_until_complete(every_page(world.conn, node, size)) == expected(node, made)
+            loop.run_until_complete(counted(world.conn, node, made))
+
+    try:
+        ask()
+    finally:
+        loop.run_until_complete(opened.__aexit__(None, None, None))
+        loop.close()
+
+
+async def counted(conn: Connection, node: Node, made: list[Row]) -> None:
+    found = [row for row in made if holds(node, row)]
+    async with search.snapshot(conn):
+        for group, name in (
+            ("", ""),
+            ("status", "status"),
+            ("workflowType", "workflowType"),
+            ("version", "version"),
+        ):
+            count = await search.count_workflows(
+                conn, search.Asked("default", node), budget=unhurried(), group_by=group
+            )
+            assert (count.total, count.exact) == (len(found), True), group
+            if name and name != "status":
+                values = sorted(str(row.values[name]) for row in found)
+                groups = {key: len(list(same)) for key, same in itertools.groupby(values)}
+                assert count.groups == groups
