@@ -154,9 +154,8 @@ def holds(node: Node, row: Row) -> bool:
         case Compare(_, Op.EQ, wanted_one):
             return _same(value, wanted_one)
         case Compare(_, Op.STARTS_WITH, start):
-            return isinstance(value, str) and value.startswith(
-                start.text if isinstance(start, Literal) else str(start)
-            )
+            text = start.text if isinstance(start, Literal) else str(start)
+            return isinstance(value, str) and value.startswith(text)
         case Compare(_, op, bound):
             return _ordered(value, op, bound)
 

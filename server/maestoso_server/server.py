@@ -43,6 +43,7 @@ from .services.interceptors import Gate
 from .services.limits import Limits
 from .services.metadata_service import MetadataService
 from .services.namespaces import Namespaces
+from .services.search_service import SearchService
 from .services.task_service import TaskService
 from .services.watches import Watches
 from .services.workflow_service import WorkflowService
@@ -263,6 +264,7 @@ class Server:
                 watches=core.watches,
                 limits=limits,
             ),
+            search=SearchService(database=database, clock=clock),
             task=TaskService(
                 dispatcher=core.dispatcher,
                 streams=core.streams,

@@ -103,17 +103,12 @@ def test_a_search_finds_what_its_query_means(database_url: str) -> None:
 async def counted(conn: Connection, node: Node, made: list[Row]) -> None:
     found = [row for row in made if holds(node, row)]
     async with search.snapshot(conn):
-        for group, name in (
-            ("", ""),
-            ("status", "status"),
-            ("workflowType", "workflowType"),
-            ("version", "version"),
-        ):
+        for group in ("", "status", "workflowType", "version"):
             count = await search.count_workflows(
                 conn, search.Asked("default", node), budget=unhurried(), group_by=group
             )
             assert (count.total, count.exact) == (len(found), True), group
-            if name and name != "status":
-                values = sorted(str(row.values[name]) for row in found)
+            if group in ("workflowType", "version"):
+                values = sorted(str(row.values[group]) for row in found)
                 groups = {key: len(list(same)) for key, same in itertools.groupby(values)}
                 assert count.groups == groups

@@ -255,6 +255,7 @@ class WorkflowDefinition(_Audited):
     metadata: dict[str, Any] = {}
     cache_config: CacheConfig | None = None
     masked_fields: list[str] = []
+    search_attributes: dict[str, Any] = {}
 
 
 SubWorkflowParams.model_rebuild()

@@ -17,6 +17,7 @@ from .jsonpath import PathError, compile_path
 from .models import SubWorkflowParams, TaskDefinition, WorkflowDefinition, WorkflowTask
 from .nodes import Judge, Scope
 from .report import Report
+from .search_attributes import judge_search_attributes
 
 _WORKFLOW_ATTRIBUTES = frozenset(
     {
@@ -67,6 +68,7 @@ def judge_workflow(
             "without timeoutPolicy TIME_OUT_WF the time-out only alerts; the default is ALERT_ONLY",
         )
     _judge_failure_workflow(definition, (*path, "failureWorkflow"), report)
+    judge_search_attributes(definition.search_attributes, (*path, "searchAttributes"), report)
     _judge_parts(definition, path, report)
     scope = Scope(_references(definition, path, report), task_definitions or {})
     _Tree(definition, scope, report, path, inline).judge()

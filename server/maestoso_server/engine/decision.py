@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from ..payload import Json
+from .attributes import AttributeValue
 from .needs import Script
 from .state import Header, TaskRow
 
@@ -123,5 +124,7 @@ class Decision:
     """`seq` -> a script that was slow. After the commit its value comes as a `Result` of that row:
     COMPLETED with output `{"result": value}`, FAILED (may be tried again) or
     FAILED_WITH_TERMINAL_ERROR with the reason. Lost with the process, it is asked for again."""
+    attributes: dict[str, AttributeValue | None] = field(default_factory=dict)
+    """Search attributes whose values are new; None removes one."""
     outcomes: list[Outcome] = field(default_factory=list)
     """One per event, in order."""

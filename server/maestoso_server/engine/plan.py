@@ -14,6 +14,7 @@ from ..definitions.models import (
     WorkflowTask,
     WorkflowTimeoutPolicy,
 )
+from .attributes import compile_attributes
 from .conditions import Condition
 from .expressions import Template, compile_template
 from .nodes import (
@@ -37,6 +38,7 @@ class Plan:
     """A compiled definition. Immutable; shared by all workflows of one snapshot."""
 
     __slots__ = (
+        "attributes",
         "definition",
         "environment",
         "first",
@@ -64,6 +66,9 @@ class Plan:
         self.timeout_s = max(definition.timeout_seconds, 0) if ends else 0
         """0 where the clock is off or only alerts."""
         self.output = compile_template(definition.output_parameters) if definition.output_parameters else None
+        self.attributes = (
+            compile_attributes(definition.search_attributes) if definition.search_attributes else {}
+        )
         self.nodes: dict[str, Node] = {}
         self.first: Node | None = None
         self.output_whole: frozenset[str] = frozenset()

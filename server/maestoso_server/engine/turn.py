@@ -12,6 +12,7 @@ from typing import Any
 
 from ..payload import Json
 from . import cursor
+from .attributes import AttributeValue, changes
 from .decision import Decision, Message, MessageKind, QueueBirth
 from .needs import Script
 from .nodes import Node
@@ -237,6 +238,10 @@ class Turn(Reading):
         if self.changed:
             header.revision += 1
             header.updated_ms = self.now_ms
+        found: dict[str, AttributeValue | None] = {}
+        if self.payload_changed and self.plan.attributes:
+            fresh = self.revived or not self.view.header.revision
+            found = changes(self.plan, None if fresh else self.view.header, header)
         return Decision(
             header,
             self.changed,
@@ -255,4 +260,5 @@ class Turn(Reading):
             self.parsed_fragments,
             self.consumed,
             self.scripts,
+            attributes=found,
         )

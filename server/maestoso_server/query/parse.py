@@ -219,7 +219,7 @@ class _Parser:
     def _unknown_message(self, token: Token, more: str) -> str:
         names = [field.name for field in self._subject.fields]
         lowered = {name.lower(): name for name in self._subject.by_name}
-        close = difflib.get_close_matches(token.text.lower(), lowered, n=1)
+        close = difflib.get_close_matches(token.text.lower(), lowered, n=1, cutoff=0.7)
         meant = f"; did you mean {lowered[close[0]]}?" if close else "."
         listed = ", ".join(names) + (", attributes.<name>" if self._subject is WORKFLOWS else "")
         return (
@@ -272,7 +272,7 @@ class _Parser:
 def _wanted(field: Field) -> str:
     if field.kind is Kind.STATUS:
         return f"a status of a {field.of}: {', '.join(field.statuses.values())}"
-    return field.kind.value
+    return str(field.kind.value)
 
 
 def _status(field: Field, text: str) -> int | None:
@@ -296,8 +296,7 @@ def _number(_field: Field, text: str) -> int | None:
 
 
 def _id(_field: Field, text: str) -> str | None:
-    found: str | None = ids.canonical(text)
-    return found
+    return ids.canonical(text)
 
 
 _READERS: dict[Kind, Callable[[Field, str], int | str | None]] = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ..engine.attributes import AttributeValue
 from ..engine.decision import QueueBirth
 from ..engine.state import Header, Path, TaskRow, TaskStatus, WorkflowStatus
 from ..payload import Json
@@ -213,6 +214,11 @@ def saved_birth(
         session_id,
         place,
     )
+
+
+def saved_attribute(n: int, header: Header, name: str, value: AttributeValue) -> tuple[Any, ...]:
+    text = plain(value.text)
+    return n, name, header.namespace, header.created_ms, value.kind, text, value.number
 
 
 HEADER_COLUMNS = (

@@ -11,6 +11,7 @@ from ..engine.decision import Decision
 from ..ids import MAX_SEQ
 from .rows import (
     changed_payload,
+    saved_attribute,
     saved_birth,
     saved_change,
     saved_header,
@@ -150,6 +151,7 @@ class Arrays:
             or decision.deleted
             or decision.fragments
             or item.answers
+            or decision.attributes
         ):
             counted += self._add_rare(n, item)
         if item.expected_revision:
@@ -170,8 +172,18 @@ class Arrays:
         gone = {*item.messages, *decision.consumed} - answered
         rows["applied"] += [(n, message, None) for message in sorted(gone)]
         rows["answers"] += [(n, message, outcome) for message, outcome in sorted(item.answers)]
+        if decision.attributes:
+            self._add_attributes(n, item)
         rows["fragments"] += [(n, seq, document.raw) for seq, document in sorted(decision.fragments.items())]
         return len(decision.deleted) + len(gone) + len(answered)
+
+    def _add_attributes(self, n: int, item: WorkflowSave) -> None:
+        header = item.decision.header
+        for name, value in sorted(item.decision.attributes.items()):
+            if value is not None:
+                self._rows["attributes"].append(saved_attribute(n, header, name, value))
+            elif item.expected_revision:
+                self._rows["attribute_removals"].append((n, name))
 
     def _add_births(self, n: int, item: WorkflowSave, now_ms: int) -> None:
         header = item.decision.header

@@ -101,6 +101,7 @@ class FoundTask:
     workflow_id: str
     workflow_name: str
     correlation_id: str | None
+    workflow_created_ms: int
     row: TaskRow
     """Without payloads."""
 
@@ -393,12 +394,12 @@ async def search_tasks(
     found: list[FoundTask] = []
     chunk = TASK_CHUNK_FIRST
     while True:
-        rows, after, ended = await _task_chunk(
-            conn, asked.namespace, access, node, after, size - len(found), chunk
-        )
+        more = size + 1 - len(found)
+        rows, after, ended = await _task_chunk(conn, asked.namespace, access, node, after, more, chunk)
         found += rows
-        if len(found) >= size:
-            return Page(found, after)
+        if len(found) > size:
+            last = found[size - 1]
+            return Page(found[:size], (last.workflow_created_ms, last.workflow_id, last.row.seq))
         if ended:
             return Page(found)
         chunk = budget.next_chunk(chunk, TASK_CHUNK_FIRST, TASK_CHUNK_MAX)
@@ -446,10 +447,9 @@ UNION ALL
     last = rows.pop()
     tasks = sorted(rows, key=lambda row: (row["created_ms"], row["id"].int, row["seq"]), reverse=True)
     found = [
-        FoundTask(str(row["id"]), row["workflow_name"], row["correlation_id"], _task(row)) for row in tasks
+        FoundTask(str(row["id"]), row["workflow_name"], row["correlation_id"], row["created_ms"], _task(row))
+        for row in tasks
     ]
-    if len(found) >= limit:
-        return found, (tasks[-1]["created_ms"], str(tasks[-1]["id"]), tasks[-1]["seq"]), False
     return found, (last["created_ms"], str(last["id"]), 0), last["part"] < chunk
 
 
@@ -557,7 +557,7 @@ class _Counter:
                 pass
             finally:
                 await self._conn.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
-        _note(count, label, found, exact)
+        _note(count, label or None, found, exact)
 
     async def _entries(self, lane: Access, most: int | None) -> int:
         parameters = Parameters(self._asked.namespace)
@@ -584,13 +584,13 @@ UNION ALL
             )
             for row in rows:
                 if row["found"]:
-                    _note(count, row["label"] or "", row["found"], True)
+                    _note(count, row["label"] or "" if self._group_by else None, row["found"], True)
             examined = sum(row["examined"] for row in rows if row["examined"] > 0)
             if examined < chunk:
                 return
             chunk = self._budget.next_chunk(chunk, CHUNK_FIRST, CHUNK_MAX)
             if not chunk:
-                _note(count, label, 0, False)
+                _note(count, label or None, 0, False)
                 return
             (after,) = [(row["created_ms"], str(row["id"])) for row in rows if row["examined"] < 0]
 
@@ -614,10 +614,11 @@ def _label(by: By, value: Any) -> str:
     return WorkflowStatus(value).name if by is By.STATUS else str(value)
 
 
-def _note(count: Count, label: str, found: int, exact: bool) -> None:
+def _note(count: Count, label: str | None, found: int, exact: bool) -> None:
+    """Add to a count, and to a group where there is one; "" is the group of those without a value."""
     count.total += found
     count.exact &= exact
-    if label and (found or not exact):
+    if label is not None and (found or not exact):
         count.groups[label] = count.groups.get(label, 0) + found
         if not exact:
             count.inexact.add(label)

@@ -1,4 +1,5 @@
 -- The whole workflow language. Expand only: a server of the release before runs on this schema too.
+COMMENT ON TABLE workflow IS 'One execution: what changes at every step.';
 
 -- ---- Search. Lists and searches read `workflow` itself, which each change's own transaction writes; what
 -- is here costs nothing to executions that have no parent, key, failure or attribute.
