@@ -30,23 +30,24 @@ FLOORS: list[Floor] = [at_most("first_page_ms_p99", 200), at_most("count_ms_p99"
 # $1 how many, $2 now. 40 names, the first one with a fifth of all; one in ten has a parent.
 SHAPES = f"""CREATE UNLOGGED TABLE shape AS
 SELECT g,
-  (lpad(to_hex(at), 12, '0') || '7' || lpad(to_hex(g % 4096), 3, '0') || '8' || substr(md5(g::text), 1, 15))::uuid
-    AS id,
+  (lpad(to_hex(at), 12, '0') || '7' || lpad(to_hex(g % 4096), 3, '0') || '8'
+    || substr(md5(g::text), 1, 15))::uuid AS id,
   'flow_' || lpad((floor(power(random(), 2.2) * 40))::text, 2, '0') AS name,
   CASE WHEN u < 0.006 THEN 1 WHEN u < 0.007 THEN 2 WHEN u < 0.95 THEN 3 WHEN u < 0.985 THEN 4
        WHEN u < 0.99 THEN 5 ELSE 6 END AS status,
   at, 1 + g % 3 AS version, at + 1 + (random() * 600000)::bigint AS ended
-FROM (SELECT g, random() AS u, ($2::bigint - ($1::bigint - g) * (86400000::bigint * {DAYS}) / $1::bigint) AS at
+FROM (SELECT g, random() AS u,
+        $2::bigint - ($1::bigint - g) * (86400000::bigint * {DAYS}) / $1::bigint AS at
       FROM generate_series(1, $1::bigint) g) s"""
 
 WORKFLOW = """INSERT INTO workflow (id, namespace, revision, status, generation, snapshot_id, name, version,
   parent_id, parent_seq, priority, correlation_id, created_ms, clock_ms, updated_ms, ended_ms, next_seq, open,
   permissive_failed, last_task, last_node)
 SELECT s.id, 'default', 5, s.status, 1, '00000000-0000-4000-8000-00000000000a', s.name, s.version,
-  CASE WHEN s.g % 10 = 0 THEN lag(s.id, 7) OVER (ORDER BY s.g) END, 0, s.g % 5, 'order-' || s.g / 3, s.at, s.at,
-  s.ended, CASE WHEN s.status < 3 THEN 0 ELSE s.ended END, 4, 0, 0, 3, 1 FROM shape s"""
-PAYLOAD = """INSERT INTO workflow_payload (workflow_id, input, output, variables, reason, failed_task, created_by,
-  traceparent, idempotency_key)
+  CASE WHEN s.g % 10 = 0 THEN lag(s.id, 7) OVER (ORDER BY s.g) END, 0, s.g % 5, 'order-' || s.g / 3, s.at,
+  s.at, s.ended, CASE WHEN s.status < 3 THEN 0 ELSE s.ended END, 4, 0, 0, 3, 1 FROM shape s"""
+PAYLOAD = """INSERT INTO workflow_payload (workflow_id, input, output, variables, reason, failed_task,
+  created_by, traceparent, idempotency_key)
 SELECT s.id, convert_to('{"payload":"' || repeat(md5(s.g::text), 9) || '"}', 'UTF8'), '{}', '{}',
   CASE WHEN s.status > 3 THEN (ARRAY['card declined', 'timed out while waiting for the bank',
     'address not found', 'stock is empty', 'unexpected answer 503'])[1 + s.g % 5] || ' in job ' || s.g END,

@@ -161,10 +161,10 @@ async def test_explain_tells_what_each_open_task_waits_for(world: World) -> None
     bare = [replace(row, input=EMPTY) for row in rows]
     #         row      queue     owner  session  delivery  due          deadline     worker timer
     assert told.open_tasks == [
-        lists.OpenTask(bare[0], "pay", None, None, 0, NOW_MS, None, "", None, 2, 1),
-        lists.OpenTask(bare[1], "pay", epoch, SESSION, 3, NOW_MS, 4, "w", None, 2, 1),
-        lists.OpenTask(bare[2], "eu:pay", -1, None, 0, NOW_MS + 70, NOW_MS + 70, "", None, 0, 0),
-        lists.OpenTask(bare[3], None, None, None, None, None, None, "", NOW_MS + 8, 0, 0),
+        lists.OpenTask(bare[0], "pay", None, None, 0, NOW_MS, None, "", None, 2),
+        lists.OpenTask(bare[1], "pay", epoch, SESSION, 3, NOW_MS, 4, "w", None, 2),
+        lists.OpenTask(bare[2], "eu:pay", -1, None, 0, NOW_MS + 70, NOW_MS + 70, "", None, 0),
+        lists.OpenTask(bare[3], None, None, None, None, None, None, "", NOW_MS + 8, 0),
     ]
     page = await lists.explain(world.conn, "default", head.id, after=2, limit=1)
     assert page is not None

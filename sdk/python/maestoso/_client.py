@@ -414,10 +414,11 @@ class Client:
             last = workflow
         return last
 
-    async def terminate(self, workflow_id: str, reason: str = "") -> None:
-        """End a workflow as TERMINATED, with its open tasks and children."""
+    async def terminate(self, workflow_id: str, reason: str = "", *, compensate: bool = False) -> None:
+        """End a workflow as TERMINATED, with its open tasks and children. `compensate`: undo first what
+        it has completed, where its definition says how; it is RUNNING until that is done."""
         request = workflow_service_pb2.TerminateWorkflowRequest(
-            namespace=self.namespace, workflow_id=workflow_id, reason=reason
+            namespace=self.namespace, workflow_id=workflow_id, reason=reason, compensate=compensate
         )
         await self._repeat(self._workflows.TerminateWorkflow, request)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ..payload import EMPTY
-from . import cursor, messages
+from . import cursor, messages, slots, statuses
 from .attempts import revived
 from .commands import begin, restart_clock, take_held
 from .cursor import continues
 from .decision import APPLIED, MessageKind, Outcome
 from .ending import failed_rows
 from .events import ChildRevived, Restart, Retry
+from .guards import guard_row, holder_row, over
 from .needs import Definition
 from .nodes import Node
 from .outcomes import behind, refused, stale
@@ -20,6 +21,12 @@ from .turn import Turn
 
 _ENDED = int(WorkflowStatus.COMPLETED)
 _COMPLETED = int(TaskStatus.COMPLETED)
+
+
+_COMPENSATED = (
+    "Workflow {} has compensated what it had completed, so there is nothing to go on from. "
+    "Restart it, or rerun it from its first task."
+)
 
 
 def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
@@ -45,10 +52,12 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
     header.open = header.permissive_failed = header.last_task = 0
     header.output = None
     header.variables = EMPTY
-    turn.cursor = {**cursor.read(header), "steps": [], "held": []}  # early signals stay
+    stays = {"parked": cursor.read(header)["parked"]}  # early signals
+    turn.cursor = {**cursor.read(header), "steps": [], "held": [], "undoing": 0, "undone": 0, **stays}
     turn.keep_work()
     turn.forget_rows(View(header, whole=True))
     begin(turn)
+    statuses.tell(turn, "RESTARTED")
     tell_parent(turn)
     return APPLIED
 
@@ -61,6 +70,7 @@ def _reopen(turn: Turn) -> None:
     header.ended_ms = 0
     turn.changed = turn.payload_changed = turn.revived = True
     turn.ended = False
+    slots.take_again(turn)
 
 
 def tell_parent(turn: Turn) -> None:
@@ -78,6 +88,10 @@ def apply_retry(turn: Turn, event: Retry) -> Outcome | None:
         return behind()
     if header.last_task == 0:
         return refused("Workflow has not started yet")
+    if is_undone(turn):
+        if event.by_parent:  # what it had done is undone: for its parent it begins anew
+            return apply_restart(turn, Restart(now_ms=event.now_ms, seed=event.seed))
+        return refused(_COMPENSATED.format(header.id))
     failed = failed_rows(turn, 0, 1)
     if turn.lacking:
         return None
@@ -92,12 +106,18 @@ def apply_retry(turn: Turn, event: Retry) -> Outcome | None:
     return APPLIED
 
 
+def is_undone(turn: Turn) -> bool:
+    """Tasks that a retry would build upon have been compensated."""
+    return turn.header.cursor is not None and bool(turn.pending_work()["undone"])
+
+
 def revive(turn: Turn, *, resume: bool, tell: bool) -> None:
     """Run an ended workflow again: failed and cancelled rows first, then what its end held back."""
     _reopen(turn)
     turn.header.permissive_failed = 0
     turn.header.output = None
     restart_clock(turn)
+    statuses.tell(turn, "RETRIED")
     turn.later((REVIVE, 0, resume))
     take_held(turn)
     if tell:
@@ -118,26 +138,35 @@ def apply_child_revived(turn: Turn, event: ChildRevived) -> Outcome | None:
         return None if turn.lacking else stale("the task is not part of the definition")
     if node.optional:
         return stale("the task is optional: its workflow has gone on")
+    if turn.header.status >= _ENDED and is_undone(turn):
+        return stale("its parent has compensated what it had completed")
     if continues(turn.header) and turn.header.status >= _ENDED:
         return behind()
-    if node.loops:
-        turn.newest(node.loops[-1], row.path[:-1])
+    moved_on = over(turn, node, row.path, revived=turn.header.status >= _ENDED)
+    if node.holder is not None:
+        holder_row(turn, node, row.path)
+    guard = guard_row(turn, node, row.path)
     joins = [turn.newest(join.reference, row.path) for join in node.joins]
     if turn.lacking:
         return None
-    _reopen_child_row(turn, node, row)
+    if moved_on is not None:
+        return stale(f"task {moved_on.reference} has taken the failure: its workflow has gone on")
+    _reopen_child_row(turn, node, row, guard)
     if turn.header.status >= _ENDED:
         revive(turn, resume=True, tell=True)
     turn.agenda.extend((RECOUNT, join.seq) for join in joins if join is not None)
     return APPLIED
 
 
-def _reopen_child_row(turn: Turn, node: Node, row: TaskRow) -> None:
+def _reopen_child_row(turn: Turn, node: Node, row: TaskRow, guard: TaskRow | None) -> None:
     mine = turn.edit(row)
     if turn.drop_settling(row.seq):
         pass  # nothing has followed from its end yet
     elif row.status in (TaskStatus.COMPLETED, TaskStatus.COMPLETED_WITH_ERRORS):
         turn.set_state(mine, passed=PASSED_BY)
+    elif (row.state or {}).get("passed") == PASSED_BY and guard is not None:
+        known = (guard.state or {}).get("permissive", [])
+        turn.set_state(turn.edit(guard), permissive=[seq for seq in known if seq != row.seq])
     elif (row.state or {}).get("passed") == PASSED_BY and turn.header.permissive_failed:
         turn.header.permissive_failed -= 1
     mine.state = revived(turn, node, mine)

@@ -31,6 +31,8 @@ class Verdict(IntEnum):
 class Outcome:
     verdict: Verdict
     reason: str = ""
+    report: Json | None = None
+    """What a command that only looks, or looked first, has found (`engine/upgrade.py`)."""
 
 
 APPLIED = Outcome(Verdict.APPLIED)
@@ -51,13 +53,43 @@ class QueueBirth:
     size: int
     """Bytes of input, for the capacity in bytes."""
     limit: int = 0
-    """`concurrentExecLimit` of its definition; 0 = none."""
+    """`concurrentExecLimit` of its definition, the largest integer where only its rate is limited;
+    0 = not limited."""
     response_s: int = 0
     timeout_s: int = 0
     """`responseTimeoutSeconds` and `timeoutSeconds`; 0 = none. Their clocks run from the start."""
     total_due_ms: int = 0
     """When `totalTimeoutSeconds` runs out; 0 = never."""
     redeliver_on_loss: bool = False
+    limit_name: str = ""
+    """The task definition whose limits hold. They are read anew at each hand-out while it is
+    registered; else these hold:"""
+    rate: int = 0
+    rate_window_s: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Alert:
+    """A clock that only alerts has run out. `of`: workflow, task; `clock`: execution, poll, total."""
+
+    of: str
+    clock: str
+    text: str
+    seq: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Slot:
+    """What a decision does to the slot of a workflow under a `rateLimitConfig`; without a limit
+    (`slots` 0) it gives it back."""
+
+    key: str = ""
+    slots: int = 0
+    arrived_ms: int = 0
+    holds: bool = False
+    """It has the slot from this commit on; else it waits for it."""
+    refusable: bool = False
+    """REJECT: where no slot is free it must not wait."""
 
 
 class MessageKind(IntEnum):
@@ -72,6 +104,7 @@ class MessageKind(IntEnum):
     RESULT = 7
     COMMAND = 8
     CHILD_RETRY = 9
+    SLOT_GRANTED = 21
 
 
 @dataclass(slots=True)
@@ -83,6 +116,27 @@ class Message:
     body: Json
     due_ms: int = 0
     parked: bool = False
+
+
+@dataclass(slots=True)
+class Publication:
+    """An event for the outbox (`store/outbox.py`), written by the commit that it tells of."""
+
+    queue: str
+    """`<provider>:<rest>` (`engine/sinks.py`)."""
+    message_id: str
+    """The same for the same event: a consumer may see one twice."""
+    body: Json
+
+
+@dataclass(slots=True)
+class CacheWrite:
+    """An output that tasks of the same name and key may use until `expires_ms`."""
+
+    name: str
+    key: str
+    output: Json
+    expires_ms: int
 
 
 @dataclass(slots=True)
@@ -124,6 +178,13 @@ class Decision:
     """`seq` -> a script that was slow. After the commit its value comes as a `Result` of that row:
     COMPLETED with output `{"result": value}`, FAILED (may be tried again) or
     FAILED_WITH_TERMINAL_ERROR with the reason. Lost with the process, it is asked for again."""
+    published: list[Publication] = field(default_factory=list)
+    cached: list[CacheWrite] = field(default_factory=list)
+    slot: Slot | None = None
+    """What becomes of its slot under a `rateLimitConfig`; None: nothing."""
+    alerts: list[Alert] = field(default_factory=list)
+    freed: list[tuple[str, str]] = field(default_factory=list)
+    """(queue, task type) of rows under a `concurrentExecLimit` that have ended or wait again."""
     attributes: dict[str, AttributeValue | None] = field(default_factory=dict)
     """Search attributes whose values are new; None removes one."""
     outcomes: list[Outcome] = field(default_factory=list)

@@ -22,7 +22,19 @@ class Event:
 
 @dataclass(slots=True, kw_only=True)
 class Start(Event):
-    """The workflow begins. Its header is in the view already, with `revision` 0 and no rows."""
+    """The workflow begins. Its header is in the view already, with `revision` 0 and no rows.
+
+    `told`: another workflow asks for it, who cannot be refused at once."""
+
+    told: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class SlotGranted(Event):
+    """A workflow that waits for a slot of its `rateLimitConfig` has it now; or (`refused` says why) it
+    will not get one."""
+
+    refused: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,6 +134,8 @@ class ChildEnded(Event):
     name: str = ""
     version: int = 0
     """The child's, for the reason that the parent shows."""
+    error_name: str | None = None
+    """The name that came with the failure of the task that made the child fail."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,10 +163,12 @@ class Resume(Event):
 
 @dataclass(slots=True, kw_only=True)
 class Terminate(Event):
-    """End as TERMINATED. `by_parent` is set when the parent's end is the cause."""
+    """End as TERMINATED. `by_parent` is set when the parent's end is the cause. `compensate`: undo first
+    what completed, where the definition says how."""
 
     reason: str
     by_parent: bool = False
+    compensate: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -173,3 +189,14 @@ class Restart(Event):
     snapshot_id: str | None = None
     name: str | None = None
     version: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Upgrade(Event):
+    """Go on under another version of the definition. The outcome's report says what differs; with
+    `dry_run` nothing changes, and faults are told in the report instead of refused."""
+
+    snapshot_id: str
+    name: str | None = None
+    version: int | None = None
+    dry_run: bool = False

@@ -20,9 +20,12 @@ from .events import (
     Resume,
     Retry,
     Signal,
+    SlotGranted,
     Start,
     Terminate,
+    Upgrade,
 )
+from .secrets import marks_of, with_marks
 from .state import Header, TaskStatus
 
 ABSENT = Raw()
@@ -59,7 +62,10 @@ class _Body(Record, omit_defaults=True):
     retry_s: int | None = None
     command: str = ""
     renamed: str | None = None
+    compensate: bool = False
     generation: int = 0
+    secrets: list[Any] | None = None
+    dry_run: bool = False
 
 
 _read = reader(_Body)
@@ -93,9 +99,10 @@ def child_start(
     priority: int,
     correlation_id: str | None = None,
     orphan: bool = False,
+    secretive: bool = False,
 ) -> Json:
     """CHILD_START, to the id of the child: all that its header needs. An `orphan` has no parent
-    and will tell nobody of its end."""
+    and will tell nobody of its end. `secretive`: there may be placeholders in the input."""
     return _json(
         _Body(
             namespace=header.namespace,
@@ -110,6 +117,7 @@ def child_start(
             correlation=correlation_id or header.correlation_id,
             created_by=header.created_by,
             traceparent=header.traceparent,
+            secrets=(marks_of(input) or None) if secretive else None,
         )
     )
 
@@ -117,7 +125,7 @@ def child_start(
 def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
     """The header of the workflow that a CHILD_START asks for; insert it with revision 0."""
     told = _read(body)
-    return Header(
+    header = Header(
         id=workflow_id,
         namespace=told.namespace,
         name=told.name,
@@ -135,10 +143,13 @@ def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
         created_by=told.created_by,
         traceparent=told.traceparent,
     )
+    if told.secrets:
+        header.input = with_marks(header.input, told.secrets)
+    return header
 
 
-def child_ended(header: Header) -> Json:
-    """CHILD_ENDED, to the parent."""
+def child_ended(header: Header, error: str | None = None) -> Json:
+    """CHILD_ENDED, to the parent. `error`: the name of the error that it failed with, where it has one."""
     return _json(
         _Body(
             seq=header.parent_seq,
@@ -148,13 +159,15 @@ def child_ended(header: Header) -> Json:
             reason=header.reason,
             name=header.name,
             version=header.version,
+            error=error,
         )
     )
 
 
-def child_terminate(reason: str) -> Json:
-    """CHILD_TERMINATE, to a child whose parent has ended."""
-    return _json(_Body(reason=reason, by_parent=True))
+def child_terminate(reason: str, *, compensate: bool = False) -> Json:
+    """CHILD_TERMINATE, to a child whose parent has ended, or that is not wanted any more.
+    `compensate`: it undoes what it has completed, since nobody else will."""
+    return _json(_Body(reason=reason, by_parent=True, compensate=compensate))
 
 
 def child_revived(header: Header) -> Json:
@@ -165,6 +178,11 @@ def child_revived(header: Header) -> Json:
 def child_retry(*, resume: bool) -> Json:
     """CHILD_RETRY, to a child whose parent runs again."""
     return _json(_Body(resume=resume))
+
+
+def slot_granted(refused: str | None) -> Json:
+    """SLOT_GRANTED, to a workflow that waits for its slot."""
+    return _json(_Body(reason=refused))
 
 
 # --- to oneself, and from outside through the inbox --------------------------------------------
@@ -208,6 +226,7 @@ _COMMANDS: dict[str, type[Event]] = {
     "terminate": Terminate,
     "retry": Retry,
     "restart": Restart,
+    "upgrade": Upgrade,
 }
 _COMMAND_NAMES = {made: name for name, made in _COMMANDS.items()}
 
@@ -218,12 +237,18 @@ def command(event: Event) -> Json:
     if isinstance(event, Terminate):
         body.reason = event.reason
         body.by_parent = event.by_parent
+        body.compensate = event.compensate
     elif isinstance(event, Retry):
         body.resume = event.resume_children
     elif isinstance(event, Restart):
         body.snapshot = event.snapshot_id or ""
         body.renamed = event.name
         body.version = event.version or 0
+    elif isinstance(event, Upgrade):
+        body.snapshot = event.snapshot_id
+        body.renamed = event.name
+        body.version = event.version or 0
+        body.dry_run = event.dry_run
     return _json(body)
 
 
@@ -235,7 +260,9 @@ def decode(kind: MessageKind, body: bytes, *, now_ms: int, seed: int = 0) -> Eve
     told = _read(body)
     stamp: dict[str, Any] = {"now_ms": now_ms, "seed": seed}
     if kind == MessageKind.CHILD_START:
-        return Start(**stamp)
+        return Start(told=True, **stamp)
+    if kind == MessageKind.SLOT_GRANTED:
+        return SlotGranted(refused=told.reason, **stamp)
     if kind == MessageKind.CHILD_ENDED:
         return ChildEnded(
             seq=told.seq,
@@ -245,10 +272,11 @@ def decode(kind: MessageKind, body: bytes, *, now_ms: int, seed: int = 0) -> Eve
             reason=told.reason,
             name=told.name,
             version=told.version,
+            error_name=told.error,
             **stamp,
         )
     if kind == MessageKind.CHILD_TERMINATE:
-        return Terminate(reason=told.reason or "", by_parent=True, **stamp)
+        return Terminate(reason=told.reason or "", by_parent=True, compensate=told.compensate, **stamp)
     if kind == MessageKind.CHILD_REVIVED:
         return ChildRevived(seq=told.seq, child_id=told.child, **stamp)
     if kind == MessageKind.CHILD_RETRY:
@@ -296,11 +324,21 @@ def _result(told: _Body, stamp: dict[str, Any]) -> Result:
 def _command(told: _Body, stamp: dict[str, Any]) -> Event:
     made = _COMMANDS[told.command]
     if made is Terminate:
-        return Terminate(reason=told.reason or "", by_parent=told.by_parent, **stamp)
+        return Terminate(
+            reason=told.reason or "", by_parent=told.by_parent, compensate=told.compensate, **stamp
+        )
     if made is Retry:
         return Retry(resume_children=told.resume, **stamp)
     if made is Restart:
         return Restart(
             snapshot_id=told.snapshot or None, name=told.renamed, version=told.version or None, **stamp
+        )
+    if made is Upgrade:
+        return Upgrade(
+            snapshot_id=told.snapshot,
+            name=told.renamed,
+            version=told.version or None,
+            dry_run=told.dry_run,
+            **stamp,
         )
     return made(**stamp)

@@ -11,15 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ids
-from ..definitions.models import TaskDefinition
 from ..payload import Json
 from . import needs as asked
 from .branches import branch_input
-from .expressions import MISSING, Lookup, Template, resolve
+from .expressions import MISSING, Lookup, Template, compile_template, resolve
 from .fragment import Fragment
 from .lookup import make_lookup
 from .needs import Need, Row, Rows
-from .nodes import DYNAMIC, UNREGISTERED, WORKER, Node, policy_of
+from .nodes import DYNAMIC, Node, dynamic_policy
 from .plan import Plan
 from .policy import Policy
 from .state import Header, Path, TaskKey, TaskRow, View
@@ -38,6 +37,7 @@ class Reading:
         "parsed_fragments",
         "plan",
         "rows",
+        "unresolved",
         "view",
         "wanted",
         "wanted_keys",
@@ -58,6 +58,8 @@ class Reading:
         self.wanted: list[Need] = []
         self.wanted_keys: dict[TaskKey, None] = {}
         self.wanted_latest: dict[str, None] = {}
+        self.unresolved: list[str] = []
+        """Expressions that found nothing since the last step began; those of rows not known yet, too."""
 
     # --- rows ----------------------------------------------------------------------------------
 
@@ -164,11 +166,13 @@ class Reading:
 
     def policy_of(self, row: TaskRow, node: Node) -> Policy:
         """The policy that a row runs under; a DYNAMIC's is that of the task it turned out to be."""
-        if node.kind != DYNAMIC or row.state is None or "definition" not in row.state:
+        if row.state is None:
             return node.policy
-        document = row.state["definition"]
-        definition = TaskDefinition.model_validate(document) if document else None
-        return policy_of(WORKER, node.task, definition or UNREGISTERED)
+        if "clocks" in row.state:  # its definition was upgraded while it lay in a queue
+            return node.policy.with_clocks(row.state["clocks"])
+        if node.kind != DYNAMIC or "definition" not in row.state:
+            return node.policy
+        return dynamic_policy(node, row.state["definition"])
 
     # --- values ------------------------------------------------------------------------------
 
@@ -183,12 +187,24 @@ class Reading:
         if template.constant and node.fallbacks is None:
             return resolve(template, _no_lookup)  # type: ignore[no-any-return]
         lookup = self.lookup(path, node.inputs_whole, own_seq if node.reads_task_id else 0)
-        value: dict[str, Any] = resolve(template, lookup)
+        missed = self.unresolved
+        value: dict[str, Any] = resolve(template, lookup, missed)
         if node.fallbacks is not None:
+            if missed:
+                self._forgive_defaults(node, lookup)
             for key, fallback in node.fallbacks.items():
                 if value.get(key) is None:
-                    value = {**value, key: resolve(fallback, lookup)}
+                    value = {**value, key: resolve(fallback, lookup, missed)}
         return value
+
+    def _forgive_defaults(self, node: Node, lookup: Lookup) -> None:
+        """What finds nothing in a key that has a default is not missing."""
+        forgiven: list[str] = []
+        for key in node.fallbacks or ():
+            resolve(compile_template(node.task.input_parameters.get(key)), lookup, forgiven)
+        for source in forgiven:
+            if source in self.unresolved:
+                self.unresolved.remove(source)
 
     def _branch_input(self, node: Node, path: Path, own_seq: int) -> dict[str, Any]:
         fork_node = node.parent
@@ -200,7 +216,7 @@ class Reading:
 
     def evaluate(self, template: Template, path: Path, whole: frozenset[str] = frozenset()) -> Any:
         """The value of a template that is no task's input."""
-        return resolve(template, self.lookup(path, whole))
+        return resolve(template, self.lookup(path, whole), self.unresolved)
 
     def lookup(self, path: Path, whole: frozenset[str] = frozenset(), own_seq: int = 0) -> Lookup:
         """How a template reads this workflow from the turn `path` (see `document`)."""

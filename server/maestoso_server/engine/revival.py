@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from . import messages
+from .attempts import revived
+from .cursor import step_of
 from .decision import MessageKind
 from .ending import failed_rows
-from .nodes import EXCLUSIVE_JOIN, JOIN, LOOP, SUB_WORKFLOW, Node
-from .operators.joins import counters, references
+from .guards import holder_row, over
+from .nodes import BODY, EXCLUSIVE_JOIN, JOIN, LOOP, SUB_WORKFLOW, TRY, Node
+from .operators.joins import awaited, counters, references
+from .settle import next_of
 from .state import TaskRow, TaskStatus
-from .steps import AGAIN, CLOSE, RECOUNT, REVIVE, TURN
+from .steps import AGAIN, CLOSE, RECOUNT, REVIVE
 from .turn import Step, Turn
 
 REVIVED_AT_ONCE = 200
@@ -18,16 +22,25 @@ REVIVED_AT_ONCE = 200
 
 def prepare_revive(turn: Turn, step: Step) -> list[tuple[TaskRow, Node | None]]:
     rows = failed_rows(turn, step[1], REVIVED_AT_ONCE)
-    return [(row, turn.node_of(row)) for row in rows]
+    found = [(row, turn.node_of(row)) for row in rows]
+    for row, node in found:
+        if node is not None and node.guard is not None:
+            over(turn, node, row.path)
+        if node is not None and node.kind == TRY:
+            holder_row(turn, node, row.path)
+    return found
 
 
 def act_revive(turn: Turn, step: Step, found: list[tuple[TaskRow, Node | None]]) -> None:
     _, _, resume = step
     again: list[Step] = []
     for row, node in found:
-        if node is None:
+        if node is None or (node.guard is not None and over(turn, node, row.path) is not None):
             continue
-        if node.kind in (JOIN, EXCLUSIVE_JOIN, LOOP):
+        if node.kind == TRY:
+            reopen(turn, node, row)
+            turn.later((RECOUNT, row.seq))
+        elif node.kind in (JOIN, EXCLUSIVE_JOIN, LOOP):
             _reopen(turn, row)
             turn.later((RECOUNT, row.seq))
         elif node.kind == SUB_WORKFLOW and row.child_id is not None and resume:
@@ -50,6 +63,32 @@ def _reopen(turn: Turn, row: TaskRow) -> TaskRow:
     return mine
 
 
+def reopen(turn: Turn, node: Node, row: TaskRow) -> None:
+    """Let the part run again whose failure went on. A row that was cut off with its workflow goes on
+    where it was."""
+    mine = turn.edit(row)
+    failure = (mine.state or {}).get("failure") if row.status == TaskStatus.FAILED else None
+    turn.set_state(mine, **(revived(turn, node, row) or {}))
+    state = mine.state or {}
+    turn.set_status(mine, TaskStatus.IN_PROGRESS)
+    mine.reason = None
+    held = state.get("held", ())
+    if failure is not None:
+        caught = state.get("caught")
+        part = failure[3]
+        turn.set_state(mine, part=part, live=failure[4], failure=None, again=True, held=[])
+        if part == BODY:
+            mine.output = None
+            turn.set_state(mine, caught=None)
+        elif caught is None:
+            mine.output = None
+    else:
+        turn.set_state(mine, held=[])
+    turn.set_state(mine, permissive=[], error=None)
+    for step in held:
+        turn.later(step_of(list(step)))
+
+
 def prepare_recount(turn: Turn, step: Step) -> tuple[TaskRow, Node, dict[str, Any]] | None:
     """A join's counters as its rows are now; a loop's chains go on where they were."""
     row = turn.row(step[1])
@@ -58,12 +97,14 @@ def prepare_recount(turn: Turn, step: Step) -> tuple[TaskRow, Node, dict[str, An
     node = turn.node_of(row)
     if node is None:
         return None
-    if node.kind == LOOP:
+    if node.kind in (LOOP, TRY):
         return row, node, {}
     state = row.state or {}
     fork = turn.row(state["fork"]) if state.get("fork") else None
     listed = references(turn, node, fork)
-    return None if listed is None else (row, node, counters(turn, listed, row.path, frozenset()))
+    if listed is None:
+        return None
+    return row, node, counters(turn, node, awaited(node, fork, listed), row.path, frozenset())
 
 
 def act_recount(turn: Turn, _step: Step, found: tuple[TaskRow, Node, dict[str, Any]] | None) -> None:
@@ -72,8 +113,8 @@ def act_recount(turn: Turn, _step: Step, found: tuple[TaskRow, Node, dict[str, A
     row, node, counted = found
     mine = turn.edit(row)
     mine.state = {key: value for key, value in {**(mine.state or {}), **counted}.items() if key != "recount"}
-    if node.kind == LOOP:
+    if node.kind in (LOOP, TRY):
         if mine.state.get("live", 0) <= 0:
-            turn.later((TURN, row.seq, mine.state.get("turn", 0)))
+            turn.later(next_of(mine))
     elif counted["waiting"] == 0 or node.kind == EXCLUSIVE_JOIN:
         turn.later((CLOSE, row.seq))

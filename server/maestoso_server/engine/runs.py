@@ -8,6 +8,7 @@ from typing import Any
 from ..payload import EMPTY, Json
 from .limits import TASKS_MAX
 from .nodes import EXCLUSIVE_JOIN, JOIN, Node
+from .operators.births import BadInput
 from .operators.finishing import Unusable, finish
 from .operators.joins import act_birth as join_act_birth
 from .operators.joins import prepare_birth as join_prepare_birth
@@ -23,10 +24,11 @@ _COMPLETED = int(TaskStatus.COMPLETED)
 class Broken:
     """A node that cannot be evaluated: it gets its row, which fails for good with this reason."""
 
-    __slots__ = ("node", "reason")
+    __slots__ = ("input", "node", "reason")
 
     def __init__(self, node: Node, error: Exception) -> None:
         self.node = node
+        self.input = error.value if isinstance(error, BadInput) else EMPTY
         told = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
         self.reason = (
             told if isinstance(error, Unusable) else f"Task {node.reference} cannot be evaluated: {told}"
@@ -35,6 +37,8 @@ class Broken:
 
 def prepare_birth(turn: Turn, step: Step) -> tuple[Node, Any] | None:
     _, reference, path, scope = step
+    if turn.unresolved:
+        turn.unresolved.clear()
     node = turn.plan.nodes.get(reference)
     if node is None:
         node = turn.node(reference, scope)
@@ -56,7 +60,7 @@ def act_birth(turn: Turn, step: Step, found: tuple[Node, Any] | None) -> None:
     node, prepared = found
     _, reference, path, scope = step
     if isinstance(prepared, Broken):
-        _fail_birth(turn, prepared, step, EMPTY)
+        _fail_birth(turn, prepared, step, prepared.input)
     elif node.kind in (JOIN, EXCLUSIVE_JOIN):
         join_act_birth(turn, (JOIN_BIRTH, reference, path, scope, 0), prepared)
     else:

@@ -12,7 +12,7 @@ from .nodes import DYNAMIC_FORK, HUMAN, WAIT
 from .outcomes import refused, stale
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import BY_POLICY, SETTLE
-from .turn import Turn
+from .turn import Turn, lasting
 
 _ENDED = int(WorkflowStatus.COMPLETED)
 _COMPLETED = int(TaskStatus.COMPLETED)
@@ -38,7 +38,7 @@ def apply_signal(turn: Turn, event: Signal) -> Outcome | None:
         mine.updated_ms = turn.now_ms
         return APPLIED
     turn.close(node, mine, event.status, event.reason)
-    mine.state = None
+    mine.state = lasting(mine.state)
     turn.later((SETTLE, mine.seq, BY_POLICY))
     return APPLIED
 

@@ -16,6 +16,14 @@ A step is a tuple of JSON values, (kind, ...):
     (REVIVE, after, resume)              rows that ended unsuccessfully run again
     (RECOUNT, seq)                       a container's counters are counted anew
     (LAST, reference, path)              the row counts as the last one that was made
+    (UNREACHED, switch)                  its case is over: joins no longer wait for tasks of the others
+    (CATCH, guard, part, status, reason, seq)  a row inside a part of a TRY, or of a compensation, failed
+    (SWEEP, guard, after)                rows that are open inside it although that part is over
+    (CHOOSE, guard)                      nothing is open inside it: a case, the next compensation
+    (PART, guard, part)                  all chains of a part have ended
+    (UNDO, compensation, part)           the next completed task is compensated
+
+    END may have a fifth value: 1 where the end asks for compensation, 2 where that is done.
 """
 
 BIRTH = 1
@@ -32,6 +40,17 @@ CANCEL = 11
 REVIVE = 12
 RECOUNT = 13
 LAST = 14
+UNREACHED = 45
+
+CATCH = 25
+SWEEP = 26
+CHOOSE = 27
+PART = 28
+UNDO = 29
+
+# Modes of END.
+COMPENSATING = 1
+COMPENSATED = 2
 
 # Modes of SETTLE.
 BY_POLICY = 0

@@ -439,6 +439,13 @@ class Executor:
         over.extend(decision.asleep)
         if over:
             self._placement.ended(lane.workflow_id, over)
+        for alert in decision.alerts:
+            facts = {"workflow_id": lane.workflow_id, "seq": alert.seq, "clock": alert.clock}
+            log.warning("a clock that only alerts has run out: %s", alert.text, extra=facts)
+        if decision.slot is not None:
+            self._placement.workflow_slots_changed()
+        if decision.freed:
+            self._placement.slots_freed(header.namespace, decision.freed)
         for due_ms in decision.deadlines.values():
             if due_ms:
                 self._placement.deadline(due_ms)
@@ -452,7 +459,7 @@ class Executor:
         if decision.messages:
             self._pass_on(decision, message_ids)
         for seq, script in decision.scripts.items():
-            self._answers.late(script, partial(self._script_done, lane.workflow_id, seq))
+            self._answers.late(header, script, partial(self._script_done, lane.workflow_id, seq))
         routing.apply(lane, decision, closed_max=CLOSED_ROWS_MAX)
         self.changes.announce(lane.workflow_id, header)
         routing.answer(lane, decision.outcomes)
@@ -486,6 +493,8 @@ class Executor:
             routing.answer_existing(lane, result.existing[workflow_id])
         elif workflow_id in result.metadata_stale:
             routing.answer_metadata_stale(lane)
+        elif workflow_id in result.refused:
+            routing.answer_no_slot(lane, result.refused[workflow_id])
         else:
             if lost:
                 routing.answer_lost(lane, lost)

@@ -14,7 +14,8 @@ import msgspec
 
 from ..engine import messages
 from ..engine.decision import APPLIED, MessageKind, Outcome, Verdict
-from ..engine.events import Pause, Restart, Result, Resume, Retry, Signal, Terminate
+from ..engine.events import Pause, Restart, Result, Resume, Retry, Signal, Terminate, Upgrade
+from ..payload import Json
 from ..store import inbox
 from ..store.database import Database
 from .lanes import Done, Item
@@ -24,7 +25,7 @@ from .routing import LOST
 RACES_MAX = 2
 """Lost races in a row before a node gives way."""
 
-_COMMANDS = (Pause, Restart, Resume, Retry, Terminate)
+_COMMANDS = (Pause, Restart, Resume, Retry, Terminate, Upgrade)
 
 
 class Forwarding:
@@ -68,8 +69,8 @@ class Forwarding:
         """The node that applied a command has written its outcome."""
         done = self._waiting.pop(message_id, None)
         if done is not None:
-            verdict, reason = msgspec.msgpack.decode(outcome, type=tuple[int, str])
-            done(Outcome(Verdict(verdict), reason))
+            verdict, reason, *report = msgspec.msgpack.decode(outcome)
+            done(Outcome(Verdict(verdict), reason, Json(report[0]) if report else None))
 
     def _post(self, workflow_id: str, item: Item) -> inbox.Post | None:
         event = item.event
@@ -100,4 +101,5 @@ class Forwarding:
 
 def encode_outcome(outcome: Outcome) -> bytes:
     """What the origin of a forwarded command reads."""
-    return msgspec.msgpack.encode((int(outcome.verdict), outcome.reason))
+    report = () if outcome.report is None else (outcome.report.raw,)
+    return msgspec.msgpack.encode((int(outcome.verdict), outcome.reason, *report))

@@ -22,7 +22,8 @@ from maestoso.search.v1.search_service_pb2_grpc import (
 )
 from maestoso.task.v1 import task_service_pb2
 from maestoso.task.v1.task_service_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
-from maestoso.workflow.v1 import workflow_service_pb2
+from maestoso.workflow.v1 import bulk_service_pb2, workflow_service_pb2
+from maestoso.workflow.v1.bulk_service_pb2_grpc import BulkServiceServicer, add_BulkServiceServicer_to_server
 from maestoso.workflow.v1.workflow_service_pb2_grpc import (
     WorkflowServiceServicer,
     add_WorkflowServiceServicer_to_server,
@@ -36,6 +37,7 @@ SERVICES: tuple[str, ...] = tuple(
     for file in (
         metadata_service_pb2,
         workflow_service_pb2,
+        bulk_service_pb2,
         search_service_pb2,
         task_service_pb2,
         admin_service_pb2,
@@ -72,6 +74,7 @@ def offer(
     *,
     metadata: MetadataServiceServicer,
     workflow: WorkflowServiceServicer,
+    bulk: BulkServiceServicer,
     search: SearchServiceServicer,
     task: TaskServiceServicer,
     admin: AdminServiceServicer,
@@ -79,6 +82,7 @@ def offer(
     """Register everything. Before the start; the port may be bound already."""
     add_MetadataServiceServicer_to_server(metadata, server)
     add_WorkflowServiceServicer_to_server(workflow, server)
+    add_BulkServiceServicer_to_server(bulk, server)
     add_SearchServiceServicer_to_server(search, server)
     add_TaskServiceServicer_to_server(task, server)
     add_AdminServiceServicer_to_server(admin, server)

@@ -16,7 +16,9 @@ from .rows import (
     saved_change,
     saved_header,
     saved_key,
+    saved_limited,
     saved_payload,
+    saved_slot,
     saved_start,
     saved_task,
 )
@@ -62,6 +64,8 @@ class SaveResult:
     """Start that lost its idempotency key -> the workflow that has it."""
     metadata_stale: set[str] = field(default_factory=set)
     """Starts decided on outdated definitions."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Start under a `rateLimitConfig` that rejects -> why it may not run."""
     message_ids: list[int] = field(default_factory=list)
     """Inbox ids of the fresh decisions' messages, in the order of the batch."""
 
@@ -143,6 +147,11 @@ class Arrays:
             rows["messages"] += [
                 (n, m.workflow_id, m.kind, m.body.raw, m.due_ms, m.parked) for m in decision.messages
             ]
+        if decision.slot is not None:
+            if decision.slot.slots:
+                rows["slots"].append(saved_slot(n, decision.header, decision.slot))
+            else:
+                rows["slots_back"].append(n)
         counted = len(decision.updated)
         if (
             decision.deadlines
@@ -152,6 +161,8 @@ class Arrays:
             or decision.fragments
             or item.answers
             or decision.attributes
+            or decision.published
+            or decision.cached
         ):
             counted += self._add_rare(n, item)
         if item.expected_revision:
@@ -175,7 +186,22 @@ class Arrays:
         if decision.attributes:
             self._add_attributes(n, item)
         rows["fragments"] += [(n, seq, document.raw) for seq, document in sorted(decision.fragments.items())]
+        if decision.published or decision.cached:
+            self._add_told(n, decision)
         return len(decision.deleted) + len(gone) + len(answered)
+
+    def _add_told(self, n: int, decision: Decision) -> None:
+        """What others may read: events and outputs for the cache. Plain inserts, not counted."""
+        header, rows = decision.header, self._rows
+        at_ms = header.updated_ms
+        rows["events"] += [
+            (n, header.namespace, event.queue, event.message_id, event.body.raw, at_ms)
+            for event in decision.published
+        ]
+        rows["caches"] += [
+            (n, header.namespace, write.name, write.key, write.output.raw, write.expires_ms)
+            for write in decision.cached
+        ]
 
     def _add_attributes(self, n: int, item: WorkflowSave) -> None:
         header = item.decision.header
@@ -196,7 +222,10 @@ class Arrays:
                     session_id = None
                 else:
                     place = self._place(header.namespace, birth.queue, 99 - birth.priority)
-            self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place))
+            if birth.limit:
+                self._rows["limited"].append(saved_limited(n, header.namespace, birth))
+            else:
+                self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place))
 
     def _place(self, namespace: str, queue: str, rank: int) -> int:
         key = (namespace, queue, rank)

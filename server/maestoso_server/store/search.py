@@ -299,9 +299,7 @@ class _Scan:
             if ended or len(found) >= limit:
                 return found, None
             examined += chunk
-            chunk = min(chunk * 4, CHUNK_MAX)
-            if budget is not None:
-                chunk = budget.next_chunk(chunk, CHUNK_FIRST, CHUNK_MAX)
+            chunk = CHUNK_MAX if budget is None else budget.next_chunk(chunk, CHUNK_FIRST, CHUNK_MAX)
             if not chunk or examined >= EXAMINED_MAX:
                 return found, after
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from maestoso.metadata.v1 import definition_pb2
+    from maestoso.search.v1 import search_service_pb2
     from maestoso.workflow.v1 import workflow_pb2
 
     from .._client import Client
@@ -373,7 +374,6 @@ def search(
     connection = connection or Connection()
 
     async def act(client: Client) -> None:
-        from maestoso.search.v1 import search_service_pb2
 
         found: list[search_service_pb2.FoundWorkflow] = []
         page = min(max(limit, 1), 5_000)

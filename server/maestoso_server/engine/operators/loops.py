@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...payload import Json
+from ..faults import first_name, name
+from ..guards import over
 from ..needs import ScriptAnswer
 from ..nodes import Node
 from ..outputs import loop_output, rows_inside
@@ -45,6 +47,7 @@ class _Verdict:
         "failed",
         "item",
         "listed",
+        "name",
         "node",
         "old",
         "output",
@@ -59,6 +62,8 @@ class _Verdict:
         self.listed = False
         self.item: Any = None
         self.failed: str | None = None
+        self.name: str | None = None
+        """The error's, where something failed in the turn."""
         self.error: str | None = None
         self.what: tuple[str, str, Any] | None = None
         self.answer: ScriptAnswer | None = None
@@ -94,7 +99,9 @@ def _judge(turn: Turn, found: _Verdict) -> None:
     number = state["turn"]
     if state.get("failed_permissive"):
         rows = _inside(turn, row, number)
-        found.failed = " ".join(r.reason for r in rows if r.reason and _is_failed(r) and not r.superseded)
+        failed = [r for r in rows if _is_failed(r) and not r.superseded and not _is_caught(turn, r)]
+        found.failed = " ".join(r.reason for r in failed if r.reason)
+        found.name = first_name(failed)
         return
     if node.items is not None:
         items = _items(turn, node, row)
@@ -139,7 +146,7 @@ def _ask(turn: Turn, found: _Verdict) -> None:
         value["loopItem"] = counters.get("loopItem")
     if turn.lacking:
         return
-    found.what = ("javascript", condition.text, value)
+    found.what = (condition.language, condition.text, value)
     found.answer = script(turn, row, *found.what)
     answer = found.answer
     if answer is not None and not answer.slow:
@@ -157,6 +164,12 @@ def _is_failed(row: TaskRow) -> bool:
     return TaskStatus.FAILED <= row.status <= TaskStatus.CANCELED
 
 
+def _is_caught(turn: Turn, row: TaskRow) -> bool:
+    """A TRY in the turn has taken the failure."""
+    node = turn.node_of(row) if turn.plan.guarded else None
+    return node is not None and over(turn, node, row.path) is not None
+
+
 def _inside(turn: Turn, loop: TaskRow, number: int) -> list[TaskRow]:
     return rows_inside(turn, loop.seq, (*loop.path, number))
 
@@ -171,7 +184,7 @@ def act_turn(turn: Turn, _step: Step, found: _Verdict | None) -> None:
     for old in found.old:
         turn.delete(old)
     if found.failed is not None:
-        finish(turn, node, row, TaskStatus.FAILED, found.output, found.failed)
+        name(turn, finish(turn, node, row, TaskStatus.FAILED, found.output, found.failed), found.name)
     elif found.error is not None:
         finish(turn, node, row, TaskStatus.FAILED_WITH_TERMINAL_ERROR, found.output, found.error)
     elif found.again:

@@ -17,15 +17,15 @@ from maestoso.task.v1 import task_pb2 as maestoso_dot_task_dot_v1_dot_task__pb2
 from maestoso.workflow.v1 import workflow_pb2 as maestoso_dot_workflow_dot_v1_dot_workflow__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+maestoso/workflow/v1/workflow_service.proto\x12\x14maestoso.workflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmaestoso/task/v1/task.proto\x1a#maestoso/workflow/v1/workflow.proto\"]\n\x14StartWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x32\n\x05start\x18\x02 \x01(\x0b\x32#.maestoso.workflow.v1.WorkflowStart\"G\n\x15StartWorkflowResponse\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1d.maestoso.workflow.v1.Started\"_\n\x15StartWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x33\n\x06starts\x18\x02 \x03(\x0b\x32#.maestoso.workflow.v1.WorkflowStart\"N\n\x16StartWorkflowsResponse\x12\x34\n\x08outcomes\x18\x01 \x03(\x0b\x32\".maestoso.workflow.v1.StartOutcome\"\x9e\x01\n\x12GetWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x15\n\rinclude_tasks\x18\x03 \x01(\x08\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x16\n\x0etask_page_size\x18\x05 \x01(\x05\x12\x17\n\x0ftask_page_token\x18\x06 \x01(\t\"e\n\x13GetWorkflowResponse\x12\x30\n\x08workflow\x18\x01 \x01(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\x12\x1c\n\x14next_task_page_token\x18\x02 \x01(\t\"\x92\x02\n\x14ListWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x06status\x18\x03 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"j\n\x15ListWorkflowsResponse\x12\x38\n\tworkflows\x18\x01 \x03(\x0b\x32%.maestoso.workflow.v1.WorkflowSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"p\n\x14WatchWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\"I\n\x15WatchWorkflowResponse\x12\x30\n\x08workflow\x18\x01 \x01(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\"R\n\x18TerminateWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1b\n\x19TerminateWorkflowResponse\">\n\x14PauseWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"\x17\n\x15PauseWorkflowResponse\"?\n\x15ResumeWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"\x18\n\x16ResumeWorkflowResponse\"W\n\x14RetryWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x17\n\x0fresume_children\x18\x03 \x01(\x08\"\x17\n\x15RetryWorkflowResponse\"`\n\x16RestartWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x1e\n\x16use_latest_definitions\x18\x03 \x01(\x08\"\x19\n\x17RestartWorkflowResponse\"\xa0\x01\n\x15SignalWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x11\n\treference\x18\x03 \x01(\t\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0e\n\x06output\x18\x05 \x01(\x0c\x12\x0e\n\x06reason\x18\x06 \x01(\t\"N\n\x16SignalWorkflowResponse\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.maestoso.workflow.v1.SignalOutcome*d\n\rSignalOutcome\x12\x1e\n\x1aSIGNAL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNAL_OUTCOME_APPLIED\x10\x01\x12\x17\n\x13SIGNAL_OUTCOME_KEPT\x10\x02\x32\xb6\t\n\x0fWorkflowService\x12h\n\rStartWorkflow\x12*.maestoso.workflow.v1.StartWorkflowRequest\x1a+.maestoso.workflow.v1.StartWorkflowResponse\x12k\n\x0eStartWorkflows\x12+.maestoso.workflow.v1.StartWorkflowsRequest\x1a,.maestoso.workflow.v1.StartWorkflowsResponse\x12\x62\n\x0bGetWorkflow\x12(.maestoso.workflow.v1.GetWorkflowRequest\x1a).maestoso.workflow.v1.GetWorkflowResponse\x12h\n\rListWorkflows\x12*.maestoso.workflow.v1.ListWorkflowsRequest\x1a+.maestoso.workflow.v1.ListWorkflowsResponse\x12j\n\rWatchWorkflow\x12*.maestoso.workflow.v1.WatchWorkflowRequest\x1a+.maestoso.workflow.v1.WatchWorkflowResponse0\x01\x12t\n\x11TerminateWorkflow\x12..maestoso.workflow.v1.TerminateWorkflowRequest\x1a/.maestoso.workflow.v1.TerminateWorkflowResponse\x12h\n\rPauseWorkflow\x12*.maestoso.workflow.v1.PauseWorkflowRequest\x1a+.maestoso.workflow.v1.PauseWorkflowResponse\x12k\n\x0eResumeWorkflow\x12+.maestoso.workflow.v1.ResumeWorkflowRequest\x1a,.maestoso.workflow.v1.ResumeWorkflowResponse\x12h\n\rRetryWorkflow\x12*.maestoso.workflow.v1.RetryWorkflowRequest\x1a+.maestoso.workflow.v1.RetryWorkflowResponse\x12n\n\x0fRestartWorkflow\x12,.maestoso.workflow.v1.RestartWorkflowRequest\x1a-.maestoso.workflow.v1.RestartWorkflowResponse\x12k\n\x0eSignalWorkflow\x12+.maestoso.workflow.v1.SignalWorkflowRequest\x1a,.maestoso.workflow.v1.SignalWorkflowResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+maestoso/workflow/v1/workflow_service.proto\x12\x14maestoso.workflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmaestoso/task/v1/task.proto\x1a#maestoso/workflow/v1/workflow.proto\"]\n\x14StartWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x32\n\x05start\x18\x02 \x01(\x0b\x32#.maestoso.workflow.v1.WorkflowStart\"G\n\x15StartWorkflowResponse\x12.\n\x07started\x18\x01 \x01(\x0b\x32\x1d.maestoso.workflow.v1.Started\"_\n\x15StartWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x33\n\x06starts\x18\x02 \x03(\x0b\x32#.maestoso.workflow.v1.WorkflowStart\"N\n\x16StartWorkflowsResponse\x12\x34\n\x08outcomes\x18\x01 \x03(\x0b\x32\".maestoso.workflow.v1.StartOutcome\"\xae\x01\n\x12GetWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x15\n\rinclude_tasks\x18\x03 \x01(\x08\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x16\n\x0etask_page_size\x18\x05 \x01(\x05\x12\x17\n\x0ftask_page_token\x18\x06 \x01(\t\x12\x0e\n\x06unmask\x18( \x01(\x08\"e\n\x13GetWorkflowResponse\x12\x30\n\x08workflow\x18\x01 \x01(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\x12\x1c\n\x14next_task_page_token\x18\x02 \x01(\t\"\x92\x02\n\x14ListWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x06status\x18\x03 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"j\n\x15ListWorkflowsResponse\x12\x38\n\tworkflows\x18\x01 \x03(\x0b\x32%.maestoso.workflow.v1.WorkflowSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x01\n\x14WatchWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x0e\n\x06unmask\x18( \x01(\x08\"I\n\x15WatchWorkflowResponse\x12\x30\n\x08workflow\x18\x01 \x01(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\"f\n\x18TerminateWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\ncompensate\x18\x05 \x01(\x08\"\x1b\n\x19TerminateWorkflowResponse\">\n\x14PauseWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"\x17\n\x15PauseWorkflowResponse\"?\n\x15ResumeWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"\x18\n\x16ResumeWorkflowResponse\"W\n\x14RetryWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x17\n\x0fresume_children\x18\x03 \x01(\x08\"\x17\n\x15RetryWorkflowResponse\"`\n\x16RestartWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x1e\n\x16use_latest_definitions\x18\x03 \x01(\x08\"\x19\n\x17RestartWorkflowResponse\"\xa0\x01\n\x15SignalWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x11\n\treference\x18\x03 \x01(\t\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0e\n\x06output\x18\x05 \x01(\x0c\x12\x0e\n\x06reason\x18\x06 \x01(\t\"N\n\x16SignalWorkflowResponse\x12\x34\n\x07outcome\x18\x01 \x01(\x0e\x32#.maestoso.workflow.v1.SignalOutcome\"v\n\x16UpgradeWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x12\n\ndefinition\x18\x04 \x01(\x0c\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"N\n\x17UpgradeWorkflowResponse\x12\x33\n\x06report\x18\x01 \x01(\x0b\x32#.maestoso.workflow.v1.UpgradeReport\"\x90\x01\n\x13TestWorkflowRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x32\n\x05start\x18\x02 \x01(\x0b\x32#.maestoso.workflow.v1.WorkflowStart\x12\x32\n\x05mocks\x18\x03 \x01(\x0b\x32#.maestoso.workflow.v1.WorkflowMocks\"\xce\x01\n\x14TestWorkflowResponse\x12\x30\n\x08workflow\x18\x01 \x01(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\x12\x30\n\x08\x63hildren\x18\x02 \x03(\x0b\x32\x1e.maestoso.workflow.v1.Workflow\x12,\n\x04stop\x18\x03 \x01(\x0e\x32\x1e.maestoso.workflow.v1.TestStop\x12\x0f\n\x07lacking\x18\x04 \x03(\t\x12\x13\n\x0bwould_start\x18\x05 \x03(\t*d\n\rSignalOutcome\x12\x1e\n\x1aSIGNAL_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNAL_OUTCOME_APPLIED\x10\x01\x12\x17\n\x13SIGNAL_OUTCOME_KEPT\x10\x02\x32\x8d\x0b\n\x0fWorkflowService\x12h\n\rStartWorkflow\x12*.maestoso.workflow.v1.StartWorkflowRequest\x1a+.maestoso.workflow.v1.StartWorkflowResponse\x12k\n\x0eStartWorkflows\x12+.maestoso.workflow.v1.StartWorkflowsRequest\x1a,.maestoso.workflow.v1.StartWorkflowsResponse\x12\x62\n\x0bGetWorkflow\x12(.maestoso.workflow.v1.GetWorkflowRequest\x1a).maestoso.workflow.v1.GetWorkflowResponse\x12h\n\rListWorkflows\x12*.maestoso.workflow.v1.ListWorkflowsRequest\x1a+.maestoso.workflow.v1.ListWorkflowsResponse\x12j\n\rWatchWorkflow\x12*.maestoso.workflow.v1.WatchWorkflowRequest\x1a+.maestoso.workflow.v1.WatchWorkflowResponse0\x01\x12t\n\x11TerminateWorkflow\x12..maestoso.workflow.v1.TerminateWorkflowRequest\x1a/.maestoso.workflow.v1.TerminateWorkflowResponse\x12h\n\rPauseWorkflow\x12*.maestoso.workflow.v1.PauseWorkflowRequest\x1a+.maestoso.workflow.v1.PauseWorkflowResponse\x12k\n\x0eResumeWorkflow\x12+.maestoso.workflow.v1.ResumeWorkflowRequest\x1a,.maestoso.workflow.v1.ResumeWorkflowResponse\x12h\n\rRetryWorkflow\x12*.maestoso.workflow.v1.RetryWorkflowRequest\x1a+.maestoso.workflow.v1.RetryWorkflowResponse\x12n\n\x0fRestartWorkflow\x12,.maestoso.workflow.v1.RestartWorkflowRequest\x1a-.maestoso.workflow.v1.RestartWorkflowResponse\x12k\n\x0eSignalWorkflow\x12+.maestoso.workflow.v1.SignalWorkflowRequest\x1a,.maestoso.workflow.v1.SignalWorkflowResponse\x12n\n\x0fUpgradeWorkflow\x12,.maestoso.workflow.v1.UpgradeWorkflowRequest\x1a-.maestoso.workflow.v1.UpgradeWorkflowResponse\x12\x65\n\x0cTestWorkflow\x12).maestoso.workflow.v1.TestWorkflowRequest\x1a*.maestoso.workflow.v1.TestWorkflowResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'maestoso.workflow.v1.workflow_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_SIGNALOUTCOME']._serialized_start=2126
-  _globals['_SIGNALOUTCOME']._serialized_end=2226
+  _globals['_SIGNALOUTCOME']._serialized_start=2735
+  _globals['_SIGNALOUTCOME']._serialized_end=2835
   _globals['_STARTWORKFLOWREQUEST']._serialized_start=168
   _globals['_STARTWORKFLOWREQUEST']._serialized_end=261
   _globals['_STARTWORKFLOWRESPONSE']._serialized_start=263
@@ -35,41 +35,49 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_STARTWORKFLOWSRESPONSE']._serialized_start=433
   _globals['_STARTWORKFLOWSRESPONSE']._serialized_end=511
   _globals['_GETWORKFLOWREQUEST']._serialized_start=514
-  _globals['_GETWORKFLOWREQUEST']._serialized_end=672
-  _globals['_GETWORKFLOWRESPONSE']._serialized_start=674
-  _globals['_GETWORKFLOWRESPONSE']._serialized_end=775
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=778
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=1052
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=1054
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=1160
-  _globals['_WATCHWORKFLOWREQUEST']._serialized_start=1162
-  _globals['_WATCHWORKFLOWREQUEST']._serialized_end=1274
-  _globals['_WATCHWORKFLOWRESPONSE']._serialized_start=1276
-  _globals['_WATCHWORKFLOWRESPONSE']._serialized_end=1349
-  _globals['_TERMINATEWORKFLOWREQUEST']._serialized_start=1351
-  _globals['_TERMINATEWORKFLOWREQUEST']._serialized_end=1433
-  _globals['_TERMINATEWORKFLOWRESPONSE']._serialized_start=1435
-  _globals['_TERMINATEWORKFLOWRESPONSE']._serialized_end=1462
-  _globals['_PAUSEWORKFLOWREQUEST']._serialized_start=1464
-  _globals['_PAUSEWORKFLOWREQUEST']._serialized_end=1526
-  _globals['_PAUSEWORKFLOWRESPONSE']._serialized_start=1528
-  _globals['_PAUSEWORKFLOWRESPONSE']._serialized_end=1551
-  _globals['_RESUMEWORKFLOWREQUEST']._serialized_start=1553
-  _globals['_RESUMEWORKFLOWREQUEST']._serialized_end=1616
-  _globals['_RESUMEWORKFLOWRESPONSE']._serialized_start=1618
-  _globals['_RESUMEWORKFLOWRESPONSE']._serialized_end=1642
-  _globals['_RETRYWORKFLOWREQUEST']._serialized_start=1644
-  _globals['_RETRYWORKFLOWREQUEST']._serialized_end=1731
-  _globals['_RETRYWORKFLOWRESPONSE']._serialized_start=1733
-  _globals['_RETRYWORKFLOWRESPONSE']._serialized_end=1756
-  _globals['_RESTARTWORKFLOWREQUEST']._serialized_start=1758
-  _globals['_RESTARTWORKFLOWREQUEST']._serialized_end=1854
-  _globals['_RESTARTWORKFLOWRESPONSE']._serialized_start=1856
-  _globals['_RESTARTWORKFLOWRESPONSE']._serialized_end=1881
-  _globals['_SIGNALWORKFLOWREQUEST']._serialized_start=1884
-  _globals['_SIGNALWORKFLOWREQUEST']._serialized_end=2044
-  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_start=2046
-  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_end=2124
-  _globals['_WORKFLOWSERVICE']._serialized_start=2229
-  _globals['_WORKFLOWSERVICE']._serialized_end=3435
+  _globals['_GETWORKFLOWREQUEST']._serialized_end=688
+  _globals['_GETWORKFLOWRESPONSE']._serialized_start=690
+  _globals['_GETWORKFLOWRESPONSE']._serialized_end=791
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=794
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=1068
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=1070
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=1176
+  _globals['_WATCHWORKFLOWREQUEST']._serialized_start=1179
+  _globals['_WATCHWORKFLOWREQUEST']._serialized_end=1307
+  _globals['_WATCHWORKFLOWRESPONSE']._serialized_start=1309
+  _globals['_WATCHWORKFLOWRESPONSE']._serialized_end=1382
+  _globals['_TERMINATEWORKFLOWREQUEST']._serialized_start=1384
+  _globals['_TERMINATEWORKFLOWREQUEST']._serialized_end=1486
+  _globals['_TERMINATEWORKFLOWRESPONSE']._serialized_start=1488
+  _globals['_TERMINATEWORKFLOWRESPONSE']._serialized_end=1515
+  _globals['_PAUSEWORKFLOWREQUEST']._serialized_start=1517
+  _globals['_PAUSEWORKFLOWREQUEST']._serialized_end=1579
+  _globals['_PAUSEWORKFLOWRESPONSE']._serialized_start=1581
+  _globals['_PAUSEWORKFLOWRESPONSE']._serialized_end=1604
+  _globals['_RESUMEWORKFLOWREQUEST']._serialized_start=1606
+  _globals['_RESUMEWORKFLOWREQUEST']._serialized_end=1669
+  _globals['_RESUMEWORKFLOWRESPONSE']._serialized_start=1671
+  _globals['_RESUMEWORKFLOWRESPONSE']._serialized_end=1695
+  _globals['_RETRYWORKFLOWREQUEST']._serialized_start=1697
+  _globals['_RETRYWORKFLOWREQUEST']._serialized_end=1784
+  _globals['_RETRYWORKFLOWRESPONSE']._serialized_start=1786
+  _globals['_RETRYWORKFLOWRESPONSE']._serialized_end=1809
+  _globals['_RESTARTWORKFLOWREQUEST']._serialized_start=1811
+  _globals['_RESTARTWORKFLOWREQUEST']._serialized_end=1907
+  _globals['_RESTARTWORKFLOWRESPONSE']._serialized_start=1909
+  _globals['_RESTARTWORKFLOWRESPONSE']._serialized_end=1934
+  _globals['_SIGNALWORKFLOWREQUEST']._serialized_start=1937
+  _globals['_SIGNALWORKFLOWREQUEST']._serialized_end=2097
+  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_start=2099
+  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_end=2177
+  _globals['_UPGRADEWORKFLOWREQUEST']._serialized_start=2179
+  _globals['_UPGRADEWORKFLOWREQUEST']._serialized_end=2297
+  _globals['_UPGRADEWORKFLOWRESPONSE']._serialized_start=2299
+  _globals['_UPGRADEWORKFLOWRESPONSE']._serialized_end=2377
+  _globals['_TESTWORKFLOWREQUEST']._serialized_start=2380
+  _globals['_TESTWORKFLOWREQUEST']._serialized_end=2524
+  _globals['_TESTWORKFLOWRESPONSE']._serialized_start=2527
+  _globals['_TESTWORKFLOWRESPONSE']._serialized_end=2733
+  _globals['_WORKFLOWSERVICE']._serialized_start=2838
+  _globals['_WORKFLOWSERVICE']._serialized_end=4259
 # @@protoc_insertion_point(module_scope)

@@ -148,6 +148,7 @@ class GetWorkflowRequest(google.protobuf.message.Message):
     INCLUDE_PAYLOADS_FIELD_NUMBER: builtins.int
     TASK_PAGE_SIZE_FIELD_NUMBER: builtins.int
     TASK_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    UNMASK_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
@@ -160,6 +161,8 @@ class GetWorkflowRequest(google.protobuf.message.Message):
     """Tasks a page, 1 to 10,000. 0 = 1,000. A page with payloads may be shorter than asked."""
     task_page_token: builtins.str
     """`next_task_page_token` of the last page; empty = from the first task."""
+    unmask: builtins.bool
+    """Show the values of the definition's `maskedFields`, too. Needs the right to `workflow:unmask`."""
     def __init__(
         self,
         *,
@@ -169,8 +172,9 @@ class GetWorkflowRequest(google.protobuf.message.Message):
         include_payloads: builtins.bool = ...,
         task_page_size: builtins.int = ...,
         task_page_token: builtins.str = ...,
+        unmask: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["include_payloads", b"include_payloads", "include_tasks", b"include_tasks", "namespace", b"namespace", "task_page_size", b"task_page_size", "task_page_token", b"task_page_token", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["include_payloads", b"include_payloads", "include_tasks", b"include_tasks", "namespace", b"namespace", "task_page_size", b"task_page_size", "task_page_token", b"task_page_token", "unmask", b"unmask", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___GetWorkflowRequest = GetWorkflowRequest
 
@@ -284,6 +288,7 @@ class WatchWorkflowRequest(google.protobuf.message.Message):
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
     AFTER_REVISION_FIELD_NUMBER: builtins.int
     INCLUDE_PAYLOADS_FIELD_NUMBER: builtins.int
+    UNMASK_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
@@ -294,6 +299,8 @@ class WatchWorkflowRequest(google.protobuf.message.Message):
     """
     include_payloads: builtins.bool
     """Send input, output and variables."""
+    unmask: builtins.bool
+    """Show the values of the definition's `maskedFields`, too. Needs the right to `workflow:unmask`."""
     def __init__(
         self,
         *,
@@ -301,8 +308,9 @@ class WatchWorkflowRequest(google.protobuf.message.Message):
         workflow_id: builtins.str = ...,
         after_revision: builtins.int = ...,
         include_payloads: builtins.bool = ...,
+        unmask: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after_revision", b"after_revision", "include_payloads", b"include_payloads", "namespace", b"namespace", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_revision", b"after_revision", "include_payloads", b"include_payloads", "namespace", b"namespace", "unmask", b"unmask", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___WatchWorkflowRequest = WatchWorkflowRequest
 
@@ -336,20 +344,27 @@ class TerminateWorkflowRequest(google.protobuf.message.Message):
     NAMESPACE_FIELD_NUMBER: builtins.int
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    COMPENSATE_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
     """The workflow's id: a UUID. Required."""
     reason: builtins.str
     """Why, for people; at most 500 characters; empty = none."""
+    compensate: builtins.bool
+    """True: first undo what it has completed, by the `compensate` chains of its definition. The workflow
+    stays RUNNING until they have ended (a paused one goes on); a second call without it stops them.
+    FAILED_PRECONDITION while it compensates already. No effect on a definition without such chains.
+    """
     def __init__(
         self,
         *,
         namespace: builtins.str = ...,
         workflow_id: builtins.str = ...,
         reason: builtins.str = ...,
+        compensate: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "reason", b"reason", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compensate", b"compensate", "namespace", b"namespace", "reason", b"reason", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___TerminateWorkflowRequest = TerminateWorkflowRequest
 
@@ -564,3 +579,138 @@ class SignalWorkflowResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["outcome", b"outcome"]) -> None: ...
 
 global___SignalWorkflowResponse = SignalWorkflowResponse
+
+@typing.final
+class UpgradeWorkflowRequest(google.protobuf.message.Message):
+    """Which workflow to upgrade, and to what."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    DEFINITION_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    version: builtins.int
+    """A registered version of the workflow's definition; 0 = the highest. Must be 0 with `definition`."""
+    definition: builtins.bytes
+    """The definition itself, a JSON document of at most 1 MiB with the workflow's name, that is not
+    registered by this; empty = the registered one.
+    """
+    dry_run: builtins.bool
+    """Only report what would change and what forbids it."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        version: builtins.int = ...,
+        definition: builtins.bytes = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["definition", b"definition", "dry_run", b"dry_run", "namespace", b"namespace", "version", b"version", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___UpgradeWorkflowRequest = UpgradeWorkflowRequest
+
+@typing.final
+class UpgradeWorkflowResponse(google.protobuf.message.Message):
+    """Upgraded, or reported on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: builtins.int
+    @property
+    def report(self) -> maestoso.workflow.v1.workflow_pb2.UpgradeReport:
+        """What has changed, or would. Its `faults` are only set in a dry run."""
+
+    def __init__(
+        self,
+        *,
+        report: maestoso.workflow.v1.workflow_pb2.UpgradeReport | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["report", b"report"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["report", b"report"]) -> None: ...
+
+global___UpgradeWorkflowResponse = UpgradeWorkflowResponse
+
+@typing.final
+class TestWorkflowRequest(google.protobuf.message.Message):
+    """What to test."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    MOCKS_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    @property
+    def start(self) -> maestoso.workflow.v1.workflow_pb2.WorkflowStart:
+        """What would be started. Required. It must have no idempotency key."""
+
+    @property
+    def mocks(self) -> maestoso.workflow.v1.workflow_pb2.WorkflowMocks:
+        """How its tasks turn out."""
+
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        start: maestoso.workflow.v1.workflow_pb2.WorkflowStart | None = ...,
+        mocks: maestoso.workflow.v1.workflow_pb2.WorkflowMocks | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["mocks", b"mocks", "start", b"start"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["mocks", b"mocks", "namespace", b"namespace", "start", b"start"]) -> None: ...
+
+global___TestWorkflowRequest = TestWorkflowRequest
+
+@typing.final
+class TestWorkflowResponse(google.protobuf.message.Message):
+    """How it went."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKFLOW_FIELD_NUMBER: builtins.int
+    CHILDREN_FIELD_NUMBER: builtins.int
+    STOP_FIELD_NUMBER: builtins.int
+    LACKING_FIELD_NUMBER: builtins.int
+    WOULD_START_FIELD_NUMBER: builtins.int
+    stop: maestoso.workflow.v1.workflow_pb2.TestStop.ValueType
+    """Why it stopped."""
+    @property
+    def workflow(self) -> maestoso.workflow.v1.workflow_pb2.Workflow:
+        """The workflow with all its tasks and payloads. Its times are the test's own."""
+
+    @property
+    def children(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.workflow.v1.workflow_pb2.Workflow]:
+        """The workflows of its SUB_WORKFLOW tasks, at any depth, in the order of their starts."""
+
+    @property
+    def lacking(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tasks that wait for a mock: their references, `ref__2` in the second turn of a loop, below that of
+        their SUB_WORKFLOW task: `sub/ref`.
+        """
+
+    @property
+    def would_start(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of workflows that would have been started beside it, by START_WORKFLOW tasks and as failure
+        workflows. Nothing has been started.
+        """
+
+    def __init__(
+        self,
+        *,
+        workflow: maestoso.workflow.v1.workflow_pb2.Workflow | None = ...,
+        children: collections.abc.Iterable[maestoso.workflow.v1.workflow_pb2.Workflow] | None = ...,
+        stop: maestoso.workflow.v1.workflow_pb2.TestStop.ValueType = ...,
+        lacking: collections.abc.Iterable[builtins.str] | None = ...,
+        would_start: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["workflow", b"workflow"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["children", b"children", "lacking", b"lacking", "stop", b"stop", "workflow", b"workflow", "would_start", b"would_start"]) -> None: ...
+
+global___TestWorkflowResponse = TestWorkflowResponse

@@ -73,6 +73,16 @@ class WorkflowServiceStub(object):
                 request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowRequest.SerializeToString,
                 response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowResponse.FromString,
                 )
+        self.UpgradeWorkflow = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/UpgradeWorkflow',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowResponse.FromString,
+                )
+        self.TestWorkflow = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/TestWorkflow',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowResponse.FromString,
+                )
 
 
 class WorkflowServiceServicer(object):
@@ -174,6 +184,29 @@ class WorkflowServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpgradeWorkflow(self, request, context):
+        """Let a RUNNING or PAUSED workflow go on under another version of its definition. What has run stays;
+        what follows comes from the new version, with its policies. Input, variables and the attempts that
+        workers have stay as they are. With `dry_run` nothing changes and the report says whether it is
+        possible. Safe to repeat. Codes: INVALID_ARGUMENT, NOT_FOUND (workflow, definition),
+        FAILED_PRECONDITION (it has ended, or an open task has no place in the new version: each reason is
+        a violation whose path is the task's reference).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestWorkflow(self, request, context):
+        """Run a workflow to see what it does, with tasks that turn out as mocks say: in memory, in its own
+        time (waits, retries and time-outs pass at once), storing nothing, running no worker or system
+        task. Scripts are really evaluated. Safe to repeat. Codes: INVALID_ARGUMENT (a field, a mock for a
+        task that is not there or that the server decides itself), NOT_FOUND (definition),
+        RESOURCE_EXHAUSTED (too many tests run).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkflowServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -231,6 +264,16 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.SignalWorkflow,
                     request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowRequest.FromString,
                     response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowResponse.SerializeToString,
+            ),
+            'UpgradeWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpgradeWorkflow,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowResponse.SerializeToString,
+            ),
+            'TestWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestWorkflow,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -430,5 +473,39 @@ class WorkflowService(object):
         return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/SignalWorkflow',
             maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowRequest.SerializeToString,
             maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UpgradeWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/UpgradeWorkflow',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def TestWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/TestWorkflow',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

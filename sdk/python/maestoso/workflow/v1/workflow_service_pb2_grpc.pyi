@@ -115,6 +115,29 @@ class WorkflowServiceStub:
     loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended).
     """
 
+    UpgradeWorkflow: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowResponse,
+    ]
+    """Let a RUNNING or PAUSED workflow go on under another version of its definition. What has run stays;
+    what follows comes from the new version, with its policies. Input, variables and the attempts that
+    workers have stay as they are. With `dry_run` nothing changes and the report says whether it is
+    possible. Safe to repeat. Codes: INVALID_ARGUMENT, NOT_FOUND (workflow, definition),
+    FAILED_PRECONDITION (it has ended, or an open task has no place in the new version: each reason is
+    a violation whose path is the task's reference).
+    """
+
+    TestWorkflow: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.TestWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.TestWorkflowResponse,
+    ]
+    """Run a workflow to see what it does, with tasks that turn out as mocks say: in memory, in its own
+    time (waits, retries and time-outs pass at once), storing nothing, running no worker or system
+    task. Scripts are really evaluated. Safe to repeat. Codes: INVALID_ARGUMENT (a field, a mock for a
+    task that is not there or that the server decides itself), NOT_FOUND (definition),
+    RESOURCE_EXHAUSTED (too many tests run).
+    """
+
 class WorkflowServiceAsyncStub:
     """Starts workflows and acts on running ones. Every write answers after its commit.
 
@@ -210,6 +233,29 @@ class WorkflowServiceAsyncStub:
     """End the waiting task of this reference (WAIT, HUMAN). A signal that comes before its task is
     kept until the task is there. A repeat may be kept for the next task of that reference, as in a
     loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended).
+    """
+
+    UpgradeWorkflow: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowResponse,
+    ]
+    """Let a RUNNING or PAUSED workflow go on under another version of its definition. What has run stays;
+    what follows comes from the new version, with its policies. Input, variables and the attempts that
+    workers have stay as they are. With `dry_run` nothing changes and the report says whether it is
+    possible. Safe to repeat. Codes: INVALID_ARGUMENT, NOT_FOUND (workflow, definition),
+    FAILED_PRECONDITION (it has ended, or an open task has no place in the new version: each reason is
+    a violation whose path is the task's reference).
+    """
+
+    TestWorkflow: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.TestWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.TestWorkflowResponse,
+    ]
+    """Run a workflow to see what it does, with tasks that turn out as mocks say: in memory, in its own
+    time (waits, retries and time-outs pass at once), storing nothing, running no worker or system
+    task. Scripts are really evaluated. Safe to repeat. Codes: INVALID_ARGUMENT (a field, a mock for a
+    task that is not there or that the server decides itself), NOT_FOUND (definition),
+    RESOURCE_EXHAUSTED (too many tests run).
     """
 
 class WorkflowServiceServicer(metaclass=abc.ABCMeta):
@@ -329,6 +375,33 @@ class WorkflowServiceServicer(metaclass=abc.ABCMeta):
         """End the waiting task of this reference (WAIT, HUMAN). A signal that comes before its task is
         kept until the task is there. A repeat may be kept for the next task of that reference, as in a
         loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended).
+        """
+
+    @abc.abstractmethod
+    def UpgradeWorkflow(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowResponse]]:
+        """Let a RUNNING or PAUSED workflow go on under another version of its definition. What has run stays;
+        what follows comes from the new version, with its policies. Input, variables and the attempts that
+        workers have stay as they are. With `dry_run` nothing changes and the report says whether it is
+        possible. Safe to repeat. Codes: INVALID_ARGUMENT, NOT_FOUND (workflow, definition),
+        FAILED_PRECONDITION (it has ended, or an open task has no place in the new version: each reason is
+        a violation whose path is the task's reference).
+        """
+
+    @abc.abstractmethod
+    def TestWorkflow(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.TestWorkflowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.TestWorkflowResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.TestWorkflowResponse]]:
+        """Run a workflow to see what it does, with tasks that turn out as mocks say: in memory, in its own
+        time (waits, retries and time-outs pass at once), storing nothing, running no worker or system
+        task. Scripts are really evaluated. Safe to repeat. Codes: INVALID_ARGUMENT (a field, a mock for a
+        task that is not there or that the server decides itself), NOT_FOUND (definition),
+        RESOURCE_EXHAUSTED (too many tests run).
         """
 
 def add_WorkflowServiceServicer_to_server(servicer: WorkflowServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
