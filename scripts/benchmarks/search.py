@@ -11,9 +11,11 @@ import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from maestoso import Client
+from maestoso.search.v1 import search_service_pb2
 
 from .report import Floor, at_most
 from .stage import Stage, note, now_ms
@@ -122,6 +124,14 @@ def counts(now: int) -> dict[str, dict[str, Any]]:
     }
 
 
+@dataclass
+class Asked:
+    """One query of the mix: how long its answers took, and how many of them were complete."""
+
+    ms: list[float] = field(default_factory=list)
+    complete: int = 0
+
+
 async def run(stage: Stage, seconds: float) -> dict[str, Any]:
     await _fill(stage)
     node = stage.nodes[0] if stage.nodes else await stage.node()
@@ -134,16 +144,29 @@ async def run(stage: Stage, seconds: float) -> dict[str, Any]:
         EXECUTIONS // 20,
     )
     async with Client(node.grpc) as client:
-        first = await _measure(pages(now_ms(), sample), client.search_page, seconds / 2)
-        counted = await _measure(counts(now_ms()), client.count, seconds / 2)
+        first = await _measure(pages(now_ms(), sample), client.search_page, seconds / 2, _whole_page)
+        counted = await _measure(counts(now_ms()), client.count, seconds / 2, _exact)
     return {**_figures("first_page", first), **_figures("count", counted)}
 
 
+def _whole_page(page: Any) -> bool:
+    """It did not end early, nor leave out candidates of its order."""
+    return not page.partial
+
+
+def _exact(count: Any) -> bool:
+    exact = search_service_pb2.RELATION_EXACT
+    return bool(count.total.relation == exact)
+
+
 async def _measure(
-    mix: dict[str, dict[str, Any]], ask: Callable[..., Awaitable[Any]], seconds: float
-) -> dict[str, list[float]]:
-    """Milliseconds of each query, over and over until the time is up."""
-    took: dict[str, list[float]] = {name: [] for name in mix}
+    mix: dict[str, dict[str, Any]],
+    ask: Callable[..., Awaitable[Any]],
+    seconds: float,
+    complete: Callable[[Any], bool],
+) -> dict[str, Asked]:
+    """Each query over and over until the time is up."""
+    took = {name: Asked() for name in mix}
     for asked in mix.values():
         await ask(**asked)  # what a server does for the first time is not what it does all day
     until = time.monotonic() + seconds
@@ -153,24 +176,28 @@ async def _measure(
         while time.monotonic() < until:
             place = (place + 1) % len(names)
             began = time.perf_counter()
-            await ask(**mix[names[place]])
-            took[names[place]].append((time.perf_counter() - began) * 1000)
+            answer = await ask(**mix[names[place]])
+            asked = took[names[place]]
+            asked.ms.append((time.perf_counter() - began) * 1000)
+            asked.complete += complete(answer)
 
     await asyncio.gather(*(caller(number * len(mix) // CALLERS) for number in range(CALLERS)))
-    for name, each in took.items():
-        if each:
-            note(f"  {name:20} {statistics.median(each):7.1f} ms, at most {max(each):7.1f} ({len(each)})")
+    for name, asked in took.items():
+        if asked.ms:
+            whole = f"{asked.complete} of {len(asked.ms)} complete"
+            note(f"  {name:20} {statistics.median(asked.ms):7.1f} ms, at most {max(asked.ms):7.1f}; {whole}")
     return took
 
 
-def _figures(what: str, took: dict[str, list[float]]) -> dict[str, Any]:
-    every = sorted(ms for each in took.values() for ms in each)
-    slowest = max(took, key=lambda name: statistics.median(took[name] or [0.0]))
+def _figures(what: str, took: dict[str, Asked]) -> dict[str, Any]:
+    """`complete_share`: of answers that cover all, and are not said to be bounded by their time."""
+    every = sorted(ms for asked in took.values() for ms in asked.ms)
+    complete = sum(asked.complete for asked in took.values())
     return {
         f"{what}_ms_p50": round(statistics.median(every), 1),
         f"{what}_ms_p99": round(every[min(len(every) * 99 // 100, len(every) - 1)], 1),
         f"{what}_ms_max": round(every[-1], 1),
-        f"{what}_slowest_ms_p50": round(statistics.median(took[slowest]), 1),
+        f"{what}_complete_share": round(complete / len(every), 3),
         f"{what}_asked": len(every),
     }
 

@@ -7,14 +7,14 @@ import itertools
 from decimal import Decimal
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from maestoso_server.query import Node
+from maestoso_server.query import And, Node
 from maestoso_server.store import search
 from maestoso_server.store.database import Connection
 from ownership_kit import World, open_world
-from query_kit import Row, holds, nodes, rows
+from query_kit import Row, holds, nodes, rows, words
 
 COUNT = 25
 INSERT = """
@@ -79,17 +79,29 @@ def unhurried() -> search.Budget:
     return search.Budget(lambda: 0.0, 1.0)
 
 
+questions = st.lists(
+    st.tuples(nodes | words | st.tuples(nodes, words).map(And), st.sampled_from([1, 4, 50])),
+    min_size=12,
+    max_size=12,
+)
+
+
 def test_a_search_finds_what_its_query_means(database_url: str) -> None:
     """Conditions, three-valued traps, access paths, pages and counts, on a real Postgres."""
     loop = asyncio.new_event_loop()
     opened = open_world(database_url)
     world: World = loop.run_until_complete(opened.__aenter__())
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(rows(COUNT), st.lists(st.tuples(nodes, st.sampled_from([1, 4, 50])), min_size=12, max_size=12))
-    def ask(made: list[Row], questions: list[tuple[Node, int]]) -> None:
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],  # each example costs real statements
+    )
+    @given(rows(COUNT), questions)
+    def ask(made: list[Row], asked: list[tuple[Node, int]]) -> None:
         loop.run_until_complete(fill(world.conn, made))
-        for node, size in questions:
+        for node, size in asked:
             assert loop.run_until_complete(every_page(world.conn, node, size)) == expected(node, made)
             loop.run_until_complete(counted(world.conn, node, made))
 

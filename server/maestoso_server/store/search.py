@@ -22,7 +22,7 @@ from ..engine.state import TaskRow, TaskStatus, WorkflowStatus
 from ..errors import InvalidArgument, Reason, ResourceExhausted, Violation
 from ..query import TASKS, WORKFLOWS, Node, Order, Query, parse
 from .database import Connection
-from .search_access import Access, Arm, By, Position, affirm, arms_sql, choose
+from .search_access import Access, Arm, By, Position, affirm, arms_sql, choose, count_sql
 from .search_conditions import WORKFLOW_SQL, Parameters, condition
 
 CHUNK_FIRST = 1_000
@@ -36,7 +36,8 @@ SORT_WINDOW = 20_000
 """Executions read to sort results by anything but the start time."""
 PAGE_MS = 80.0
 """No further chunk is read once a page has taken this long."""
-COUNT_MS = 90.0
+COUNT_MS = 140.0
+"""The same for counts."""
 COUNT_FIRST = 50_000
 """Entries counted before the clock is looked at."""
 NAMES_MAX = 100
@@ -120,9 +121,14 @@ class Page(Generic[T]):
 
 @dataclass(slots=True)
 class IdPage:
-    ids: list[str]
+    found: list[Position]
+    """(created_ms, id) of each."""
     next: Position | None
-    """(created_ms, id) to go on after; None = all were seen."""
+    """To go on after; None = all were seen."""
+
+    @property
+    def ids(self) -> list[str]:
+        return [id_ for _, id_ in self.found]
 
 
 @dataclass(slots=True)
@@ -213,7 +219,7 @@ async def select_ids(
         position = rows[-1]
     elif seen is not None:
         position = seen
-    return IdPage([row[1] for row in rows], position)
+    return IdPage(rows, position)
 
 
 # ---- executions
@@ -484,7 +490,7 @@ def _next_id(workflow_id: str) -> str:
 async def count_workflows(conn: Connection, asked: Asked, *, budget: Budget, group_by: str = "") -> Count:
     """How many executions a query finds, in all and by `group_by`: status, workflowType, version, or
     `attributes.<name>`. Inside a `snapshot`. Exact as far as the time goes."""
-    access = await choose(conn, asked.namespace, WORKFLOWS, asked.node)
+    access = await choose(conn, asked.namespace, WORKFLOWS, asked.node, probed=COUNT_FIRST)
     counter = _Counter(conn, asked, budget, group_by)
     count = Count()
     for label, lane in await counter.lanes(access):
@@ -559,7 +565,7 @@ class _Counter:
 
     async def _entries(self, lane: Access, most: int | None) -> int:
         parameters = Parameters(self._asked.namespace)
-        path = arms_sql(lane, parameters, (), None, most or 1 << 40)
+        path = count_sql(lane, parameters, most)
         sql = f"/* search count */ SELECT count(*) FROM ({path}) x"
         return int(await self._conn.fetchval(sql, *parameters.values))
 

@@ -43,7 +43,7 @@ ARMS_MAX = 32
 """Indexes read at once."""
 IDS_MAX = 5_000
 """A larger set of ids than this is found sooner by reading from the newest on."""
-PROBED = 2_000
+PROBED = 10_000
 """Entries counted to tell a small path from a large one."""
 
 
@@ -92,9 +92,11 @@ class Access:
         )
 
 
-async def choose(conn: Connection, namespace: str, subject: Subject, node: Node) -> Access:
+async def choose(
+    conn: Connection, namespace: str, subject: Subject, node: Node, *, probed: int = PROBED
+) -> Access:
     """The path for a query. Costs a statement where several would do, and one for each set of ids."""
-    return await _Chooser(conn, namespace, subject).of(affirm(node))
+    return await _Chooser(conn, namespace, subject, probed).of(affirm(node))
 
 
 def affirm(node: Node, negated: bool = False) -> Node:
@@ -111,10 +113,11 @@ def affirm(node: Node, negated: bool = False) -> Node:
 
 
 class _Chooser:
-    def __init__(self, conn: Connection, namespace: str, subject: Subject) -> None:
+    def __init__(self, conn: Connection, namespace: str, subject: Subject, probed: int) -> None:
         self._conn = conn
         self._namespace = namespace
         self._tasks = subject is TASKS
+        self._probed = probed
 
     async def of(self, node: Node) -> Access:
         match node:
@@ -153,9 +156,7 @@ class _Chooser:
 
     async def _smallest(self, paths: list[Access]) -> Access:
         parameters = Parameters(self._namespace)
-        counts = [
-            f"(SELECT count(*) FROM ({arms_sql(path, parameters, (), None, PROBED)}) x)" for path in paths
-        ]
+        counts = [f"(SELECT count(*) FROM ({count_sql(path, parameters, self._probed)}) x)" for path in paths]
         sizes = await self._conn.fetchrow(
             f"/* search probe */ SELECT {', '.join(counts)}", *parameters.values
         )
@@ -238,11 +239,11 @@ class _Chooser:
         named = [Arm(By.NAME, word), Arm(By.CORRELATION, word)]
         if canonical is not None:
             named.append(Arm(By.IDS, (canonical,)))
-        keyed = await self._ids(_KEYED, [word])
+        keyed = await self._ids(_KEYED, [word], exact=True)
         await self._conn.execute("SET LOCAL enable_bitmapscan = on")
-        worded = await self._ids(_WORDED, word)
+        worded = await self._ids(_WORDED, word, exact=True)
         await self._conn.execute("SET LOCAL enable_bitmapscan = off")
-        return _either([Access(tuple(named)), keyed, worded])
+        return _either([Access(tuple(named), exact=not self._tasks), keyed, worded])
 
     async def _ids(self, sql: str, *values: Any, attribute: str = "", exact: bool = False) -> Access:
         """The set of ids that a statement finds, or everything where there are too many."""
@@ -347,14 +348,24 @@ def arms_sql(
     )
 
 
+def count_sql(access: Access, parameters: Parameters, most: int | None) -> str:
+    """Entries of the path, in any order, at most so many. $1 is the namespace."""
+    arms = [_arm_sql(arm, access, parameters, (), None, most, None) for arm in access.arms]
+    if len(arms) == 1:
+        return arms[0]
+    once = "UNION ALL" if access.disjoint else "UNION"
+    limit = "" if most is None else f" LIMIT {most}"
+    return f" {once} ".join(f"({arm})" for arm in arms) + limit
+
+
 def _arm_sql(
     arm: Arm,
     access: Access,
     parameters: Parameters,
     columns: Iterable[str],
     after: Position | None,
-    limit: int,
-    direction: str,
+    limit: int | None,
+    direction: str | None,
 ) -> str:
     attribute = arm.by in (By.TEXT, By.NUMBER)
     at, id_ = ("a.created_ms", "a.workflow_id") if attribute else ("w.created_ms", "w.id")
@@ -371,10 +382,10 @@ def _arm_sql(
         sign = ">" if direction == "ASC" else "<"
         moment, last = parameters.add(after[0], "bigint"), parameters.add(after[1], "uuid")
         where.append(f"({at}, {id_}) {sign} ({moment}, {last})")
-    return (
-        f"SELECT {', '.join(selected)} FROM {source} WHERE {' AND '.join(where)}"
-        f" ORDER BY {at} {direction}, {id_} {direction} LIMIT {limit}"
-    )
+    sql = f"SELECT {', '.join(selected)} FROM {source} WHERE {' AND '.join(where)}"
+    if direction is not None:
+        sql += f" ORDER BY {at} {direction}, {id_} {direction}"
+    return sql if limit is None else f"{sql} LIMIT {limit}"
 
 
 def _of_arm(arm: Arm, parameters: Parameters) -> list[str]:

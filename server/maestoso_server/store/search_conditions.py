@@ -176,14 +176,15 @@ class _Conditions:
         found = [f"w.name = {text}", f"coalesce(w.correlation_id = {text}, false)"]
         if (canonical := ids.canonical(word)) is not None:
             found.append(f"w.id = {self._parameters.add(canonical, 'uuid')}")
+        # In a sub-select of its own it is made once, not for each row.
+        wanted = f"(SELECT plainto_tsquery('simple', {text}))"
         found.append(
-            f"coalesce((SELECT p.idempotency_key = {text} OR"
-            f" to_tsvector('simple', p.reason) @@ plainto_tsquery('simple', {text})"
+            f"coalesce((SELECT p.idempotency_key = {text} OR to_tsvector('simple', p.reason) @@ {wanted}"
             " FROM workflow_payload p WHERE p.workflow_id = w.id), false)"
         )
         found.append(
-            f"coalesce((SELECT bool_or(to_tsvector('simple', a.text) @@ plainto_tsquery('simple', {text}))"
-            f" FROM search_attribute a WHERE a.workflow_id = w.id AND {OF_TEXT}), false)"
+            "(SELECT true FROM search_attribute a WHERE a.workflow_id = w.id"
+            f" AND {OF_TEXT} AND to_tsvector('simple', a.text) @@ {wanted} LIMIT 1) IS NOT NULL"
         )
         return f"({' OR '.join(found)})"
 
