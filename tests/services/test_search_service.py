@@ -82,6 +82,24 @@ async def test_attributes_follow_variables(served: Served) -> None:
     assert [(attribute.name, attribute.text) for attribute in item.attributes] == [("stage", "packed")]
 
 
+async def test_attributes_are_those_of_the_definition_that_holds(served: Served) -> None:
+    await served.register(ORDERS)
+    id_ = await order(served, customer="Ann", region="north")
+    renamed = {"stage": "${workflow.variables.stage}", "region": "${workflow.input.region}"}
+    await served.register({**ORDERS, "version": 2, "searchAttributes": renamed})
+    await served.workflows.TerminateWorkflow(
+        workflow_service_pb2.TerminateWorkflowRequest(workflow_id=id_), timeout=DEADLINE_S
+    )
+    await served.workflows.RestartWorkflow(
+        workflow_service_pb2.RestartWorkflowRequest(workflow_id=id_, use_latest_definitions=True),
+        timeout=DEADLINE_S,
+    )
+    (item,) = (await page(served)).workflows
+    assert [attribute.name for attribute in item.attributes] == ["region", "stage"]
+    assert await found(served, "attributes.customer = Ann") == []
+    assert await found(served, "attributes.region = north") == [id_]
+
+
 async def test_a_value_that_cannot_be_taken_is_shown_as_a_fault(served: Served) -> None:
     await served.register(ORDERS)
     await order(served, customer="x" * 256, lines=[1], amount=True)
@@ -223,12 +241,15 @@ async def test_other_namespaces_are_not_searched(served: Served) -> None:
         ({"x": ["a"]}, "not a list"),
         ({"x": "${pay_ref.output.id}"}, "only parts of the workflow"),
         ({"x": "${workflow.secrets.key}"}, "a secret cannot be searched for"),
+        ({"x": "${workflow.input.card.number}"}, "a masked field cannot be searched for"),
         ({f"a{number}": 1 for number in range(21)}, "at most 20"),
     ],
 )
 async def test_attributes_that_cannot_work_are_refused(
     served: Served, attributes: dict[str, Any], words: str
 ) -> None:
-    _, error = await refused(served.register({**ORDERS, "searchAttributes": attributes}))
+    _, error = await refused(
+        served.register({**ORDERS, "searchAttributes": attributes, "maskedFields": ["card.number"]})
+    )
     assert error.reason == error_pb2.REASON_INVALID_DEFINITION
     assert words in str(error)

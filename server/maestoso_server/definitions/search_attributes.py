@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..json_text import Path
@@ -14,7 +14,9 @@ from .report import Report
 ATTRIBUTES_MAX = 20
 
 
-def judge_search_attributes(given: Mapping[str, Any], path: Path, report: Report) -> None:
+def judge_search_attributes(
+    given: Mapping[str, Any], masked: Collection[str], path: Path, report: Report
+) -> None:
     """Faults, each with its path. A value that turns out to be no text, number or boolean when an execution
     runs is no fault here: it is shown with that execution."""
     if len(given) > ATTRIBUTES_MAX:
@@ -28,15 +30,17 @@ def judge_search_attributes(given: Mapping[str, Any], path: Path, report: Report
         if isinstance(value, list | dict):
             report.fault(place, "an attribute is a text, a number or a boolean, not a list or an object")
         elif isinstance(value, str):
-            _judge_text(value, place, report)
+            _judge_text(value, masked, place, report)
 
 
-def _judge_text(text: str, path: Path, report: Report) -> None:
+def _judge_text(text: str, masked: Collection[str], path: Path, report: Report) -> None:
     for piece in parse_text(text):
         if not isinstance(piece, Expression):
             continue
         if piece.prefix.startswith(SECRETS):
             report.fault(path, f"{piece.source}: a secret cannot be searched for")
+        elif any(f".{piece.prefix}".endswith(f".{field}") for field in masked):
+            report.fault(path, f"{piece.source}: a masked field cannot be searched for")
         elif piece.text is None or root_of(piece.prefix) != "workflow":
             report.fault(
                 path,

@@ -78,7 +78,9 @@ def judge_workflow(
         )
     judge_workflow_policies(definition, path, report)
     _judge_failure_workflow(definition, (*path, "failureWorkflow"), report)
-    judge_search_attributes(definition.search_attributes, (*path, "searchAttributes"), report)
+    judge_search_attributes(
+        definition.search_attributes, definition.masked_fields, (*path, "searchAttributes"), report
+    )
     _judge_parts(definition, path, report)
     references, places = _references(definition, path, report)
     scope = Scope(references, places, task_definitions or {}, evaluators)

@@ -57,10 +57,10 @@ def compile_attributes(given: Mapping[str, Any]) -> dict[str, Template]:
 
 def changes(plan: Plan, before: Header | None, after: Header) -> dict[str, AttributeValue | None]:
     """What to write: each attribute whose value is another one now; None where it has no value any more.
-    `before` is None where nothing is known to be written."""
+    Without `before` all of them: the execution begins, or another definition holds."""
     now = _evaluate(plan, after)
     if before is None:
-        return {name: now.get(name) for name in plan.attributes}
+        return dict(now)
     old = _evaluate(plan, before)
     return {name: now.get(name) for name in plan.attributes if now.get(name) != old.get(name)}
 

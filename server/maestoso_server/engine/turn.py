@@ -295,7 +295,7 @@ class Turn(Reading):
             header.revision += 1
             header.updated_ms = self.now_ms
         found: dict[str, AttributeValue | None] = {}
-        if self.payload_changed and self.plan.attributes:
+        if (self.payload_changed or self.revived) and self.plan.attributes:
             fresh = self.revived or not self.view.header.revision
             found = changes(self.plan, None if fresh else self.view.header, header)
         return Decision(

@@ -161,6 +161,7 @@ class Arrays:
             or decision.fragments
             or item.answers
             or decision.attributes
+            or decision.revived
             or decision.published
             or decision.cached
         ):
@@ -183,7 +184,7 @@ class Arrays:
         gone = {*item.messages, *decision.consumed} - answered
         rows["applied"] += [(n, message, None) for message in sorted(gone)]
         rows["answers"] += [(n, message, outcome) for message, outcome in sorted(item.answers)]
-        if decision.attributes:
+        if decision.attributes or decision.revived:
             self._add_attributes(n, item)
         rows["fragments"] += [(n, seq, document.raw) for seq, document in sorted(decision.fragments.items())]
         if decision.published or decision.cached:
@@ -208,8 +209,12 @@ class Arrays:
         for name, value in sorted(item.decision.attributes.items()):
             if value is not None:
                 self._rows["attributes"].append(saved_attribute(n, header, name, value))
-            elif item.expected_revision:
-                self._rows["attribute_removals"].append((n, name))
+            elif item.expected_revision and not item.decision.revived:
+                self._rows["attribute_removals"].append((n, name, None))
+        if item.decision.revived:
+            # Perhaps by another definition: what only the one before had goes.
+            kept = [name for name, value in item.decision.attributes.items() if value is not None]
+            self._rows["attribute_removals"].append((n, None, kept))
 
     def _add_births(self, n: int, item: WorkflowSave, now_ms: int) -> None:
         header = item.decision.header

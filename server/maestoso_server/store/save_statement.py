@@ -351,7 +351,7 @@ def _rest(array: Array) -> list[str]:
     if "attribute_removals" in array:
         parts.append(f"""unfound AS (
   DELETE FROM search_attribute s USING unnest({array["attribute_removals"]}) i
-  WHERE s.workflow_id = {_id("i")} AND s.name = i.name)""")
+  WHERE s.workflow_id = {_id("i")} AND (s.name = i.name OR NOT s.name = ANY (i.kept)))""")
     if "events" in array:
         parts.append(f"""told AS (
   INSERT INTO event (namespace, queue, message_id, body, created_ms, workflow_id)

@@ -221,7 +221,9 @@ CREATE TYPE saved_attribute AS (
   number numeric
 );
 
+-- One that goes, or all but those in `kept`.
 CREATE TYPE saved_attribute_removal AS (
   n integer,
-  name text
+  name text,
+  kept text[]
 );
