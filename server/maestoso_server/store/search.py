@@ -36,7 +36,7 @@ SORT_WINDOW = 20_000
 """Executions read to sort results by anything but the start time."""
 PAGE_MS = 80.0
 """No further chunk is read once a page has taken this long."""
-COUNT_MS = 140.0
+COUNT_MS = 110.0
 """The same for counts."""
 COUNT_FIRST = 50_000
 """Entries counted before the clock is looked at."""
