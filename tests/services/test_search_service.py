@@ -100,6 +100,20 @@ async def test_attributes_are_those_of_the_definition_that_holds(served: Served)
     assert await found(served, "attributes.region = north") == [id_]
 
 
+async def test_what_is_removed_is_found_no_more(served: Served) -> None:
+    await served.register(ORDERS)
+    id_ = await order(served, customer="Ann")
+    await served.workflows.TerminateWorkflow(
+        workflow_service_pb2.TerminateWorkflowRequest(workflow_id=id_), timeout=DEADLINE_S
+    )
+    await served.workflows.RemoveWorkflow(
+        workflow_service_pb2.RemoveWorkflowRequest(workflow_id=id_), timeout=DEADLINE_S
+    )
+    assert await found(served) == []
+    async with served.database.acquire() as conn:
+        assert await conn.fetchval("SELECT count(*) FROM search_attribute") == 0
+
+
 async def test_a_value_that_cannot_be_taken_is_shown_as_a_fault(served: Served) -> None:
     await served.register(ORDERS)
     await order(served, customer="x" * 256, lines=[1], amount=True)

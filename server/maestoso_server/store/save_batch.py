@@ -11,8 +11,8 @@ from ..engine.decision import Decision
 from ..ids import MAX_SEQ
 from .rows import (
     changed_payload,
-    saved_attribute,
     plain_or_none,
+    saved_attribute,
     saved_birth,
     saved_change,
     saved_header,
