@@ -2,7 +2,7 @@
 
 The rows are written by SQL as saves leave them, spread as in real life: few names have most of the
 executions, nearly all are COMPLETED, times reach back 90 days, a third has search attributes. Then each
-query of the mix is asked again and again, by two callers at a time."""
+query of the mix is asked again and again, by two callers at a time, counts by one as well."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .stage import Stage, note, now_ms
 NAME = "search"
 RUNS = 1
 SECONDS = 40.0
-"""Of both measured windows together."""
+"""Of the three measured windows together."""
 EXECUTIONS = int(os.environ.get("MAESTOSO_BENCH_EXECUTIONS", "1000000"))
 CALLERS = 2
 DAYS = 90
@@ -144,9 +144,15 @@ async def run(stage: Stage, seconds: float) -> dict[str, Any]:
         EXECUTIONS // 20,
     )
     async with Client(node.grpc) as client:
-        first = await _measure(pages(now_ms(), sample), client.search_page, seconds / 2, _whole_page)
-        counted = await _measure(counts(now_ms()), client.count, seconds / 2, _exact)
-    return {**_figures("first_page", first), **_figures("count", counted)}
+        third = seconds / 3
+        first = await _measure(pages(now_ms(), sample), client.search_page, third, CALLERS, _whole_page)
+        counted = await _measure(counts(now_ms()), client.count, third, CALLERS, _exact)
+        alone = await _measure(counts(now_ms()), client.count, third, 1, _exact)
+    return {
+        **_figures("first_page", first),
+        **_figures("count", counted),
+        **_figures("count_alone", alone),
+    }
 
 
 def _whole_page(page: Any) -> bool:
@@ -163,6 +169,7 @@ async def _measure(
     mix: dict[str, dict[str, Any]],
     ask: Callable[..., Awaitable[Any]],
     seconds: float,
+    callers: int,
     complete: Callable[[Any], bool],
 ) -> dict[str, Asked]:
     """Each query over and over until the time is up."""
@@ -181,7 +188,7 @@ async def _measure(
             asked.ms.append((time.perf_counter() - began) * 1000)
             asked.complete += complete(answer)
 
-    await asyncio.gather(*(caller(number * len(mix) // CALLERS) for number in range(CALLERS)))
+    await asyncio.gather(*(caller(number * len(mix) // callers) for number in range(callers)))
     for name, asked in took.items():
         if asked.ms:
             whole = f"{asked.complete} of {len(asked.ms)} complete"
