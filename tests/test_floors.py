@@ -20,6 +20,7 @@ SDK = ROOT / "sdk" / "python" / "maestoso"
 FLOORS = {
     **dict.fromkeys(("errors", "config", "telemetry", "payload", "ids", "clock", "embedded", "vault"), 0),
     "json_text": 0.5,  # reads JSON with its place in mind, and refuses it in the words of `errors`
+    "query": 0.6,  # refuses in the words of `errors`, too
     "definitions": 1,
     "engine": 2,
     **dict.fromkeys(("store", "scripting"), 3),

@@ -48,6 +48,7 @@ from .services.masking import Masks
 from .services.metadata_service import MetadataService
 from .services.namespaces import Namespaces
 from .services.operations import Operations
+from .services.search_service import SearchService
 from .services.task_service import TaskService
 from .services.trials import Trials
 from .services.watches import Watches
@@ -322,6 +323,7 @@ class Server:
             bulk=BulkService(
                 runner=core.bulk, selection=core.selection, database=database, clock=clock, limits=limits
             ),
+            search=SearchService(database=database, clock=clock),
             task=TaskService(
                 dispatcher=core.dispatcher,
                 streams=core.streams,
