@@ -144,7 +144,10 @@ async def serve(
             epoch=lambda: epoch,
         )
         starter = Starter(executor=executor, plans=plans, database=database, clock=clock)
-        operations = Operations(executor=executor, plans=plans, database=database, clock=clock)
+        watches = Watches(executor=executor, database=database, clock=clock)
+        operations = Operations(
+            executor=executor, plans=plans, database=database, clock=clock, watches=watches
+        )
         selection = Filters()
         bulk = BulkRunner(
             operations=operations,
@@ -154,7 +157,6 @@ async def serve(
             epoch=lambda: epoch,
             metrics=metrics,
         )
-        watches = Watches(executor=executor, database=database, clock=clock)
         judge = Judge(database=database, evaluators=evaluators)
         limits = Limits.of(config)
         gate = Gate(

@@ -242,7 +242,10 @@ class Server:
             max_message_bytes=config.max_message_bytes,
             max_payload_bytes=config.max_payload_bytes,
         )
-        operations = Operations(executor=executor, plans=plans, database=database, clock=clock)
+        watches = Watches(executor=executor, database=database, clock=clock)
+        operations = Operations(
+            executor=executor, plans=plans, database=database, clock=clock, watches=watches
+        )
         selection = Filters()
         cluster.join(executor=executor, dispatcher=dispatcher, streams=streams, polling=polling)
         return Core(
@@ -254,7 +257,7 @@ class Server:
             polling=polling,
             loops=loops,
             cluster=cluster,
-            watches=Watches(executor=executor, database=database, clock=clock),
+            watches=watches,
             retention=Retention(database=database, clock=clock),
             operations=operations,
             evaluators=evaluators,

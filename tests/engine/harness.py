@@ -42,6 +42,7 @@ from maestoso_server.engine.events import (
     WorkerLost,
 )
 from maestoso_server.engine.names import shown_reference
+from maestoso_server.engine.operators.joins import is_ahead
 from maestoso_server.engine.plan import Plan, compile
 from maestoso_server.engine.rows import REVIVED
 from maestoso_server.engine.state import Header, Path, TaskRow, TaskStatus, View, WorkflowStatus
@@ -304,6 +305,9 @@ class World:
             assert not (decision.published or decision.cached)
             return
         assert decision.header.revision == stored.header.revision + 1
+        for seq in decision.aside:
+            left = stored.rows[seq]
+            stored.keys.discard((left.generation, left.reference, left.path, left.attempt))
         for row in decision.inserted:
             assert row.seq not in stored.rows
             key = (row.generation, row.reference, row.path, row.attempt)
@@ -312,6 +316,7 @@ class World:
             stored.rows[row.seq] = stored_row(row)
         for row in decision.updated:
             assert row.seq in stored.rows
+            assert (row.seq in decision.aside) == (row.generation != stored.rows[row.seq].generation)
             stored.rows[row.seq] = stored_row(row)
         for seq in decision.deleted:
             del stored.rows[seq]
@@ -374,11 +379,12 @@ class World:
         """A container's counters equal a recount."""
         state = container.state or {}
         if container.type == "JOIN":
-            done = {row.reference for row in rows if row.path == container.path and row.status.terminal}
+            here = [row for row in rows if row.path == container.path and not is_ahead(row)]
+            done = {row.reference for row in here if row.status.terminal}
             still = {row.reference for row in rows if row.path == container.path and not row.status.terminal}
             node = plan.nodes.get(container.reference)
             listed = container.input.value["joinOn"]
-            if node is not None and listed == list(node.join_on):
+            if node is not None and node.join_on and all(name in plan.nodes for name in listed):
                 listed = node.awaited
             gone = (done - still) | unreached(plan, container, rows)
             waited = [name for name in listed if name not in gone]
@@ -448,6 +454,8 @@ class World:
         if isinstance(need, needs.OpenRows):
             found = [row for row in rows if not row.status.terminal and row.seq > need.after]
             return [row.copy() for row in found[: need.limit]]
+        if isinstance(need, needs.RowsAfter):
+            return [row.copy() for row in rows if row.seq > need.after][: need.limit]
         if isinstance(need, needs.FailedRows):
             failed = (
                 TaskStatus.FAILED,

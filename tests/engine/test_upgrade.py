@@ -381,8 +381,8 @@ def play(
         ]
         if pending:
             stored_id, row = order.choice(pending)
-            status, output, reason = outcome_of(seed, row, failing)
-            world.report(stored_id, row.seq, output, status, reason=reason)
+            status, output, reason, name = outcome_of(seed, row, failing)
+            world.report(stored_id, row.seq, output, status, reason=reason, error_name=name)
         elif any(stored.deadlines for stored in world.workflows.values()):
             world.advance(5)
         else:

@@ -334,7 +334,11 @@ def another(served: Served, epoch: int, **parts: Any) -> BulkRunner:
     """The runner of another node, over the same store and executor."""
     plans = Plans(database=served.database, clock=served.clock)
     operations = Operations(
-        executor=served.executor, plans=plans, database=served.database, clock=served.clock
+        executor=served.executor,
+        plans=plans,
+        database=served.database,
+        clock=served.clock,
+        watches=served.watches,
     )
     given = {"operations": operations, "selection": Filters(), **parts}
     return BulkRunner(

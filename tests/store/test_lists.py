@@ -123,7 +123,9 @@ async def test_a_task_is_found_by_its_own_id(world: World) -> None:
     await save(world.conn, [first, other], epoch=epoch, now_ms=NOW_MS)
     head = first.decision.header
     found = await lists.get_task(world.conn, "default", *ids.split_task_id(ids.task_id(head.id, 1)))
-    assert found == lists.FoundTask("default", head.id, "orders", first.decision.inserted[0])
+    assert found == lists.FoundTask(
+        "default", head.id, "orders", head.snapshot_id, first.decision.inserted[0]
+    )
     assert await lists.get_task(world.conn, "default", *ids.split_task_id(ids.task_id(head.id, 2))) is None
     assert await lists.get_task(world.conn, "other", *ids.split_task_id(ids.task_id(head.id, 1))) is None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..payload import EMPTY
+from ..payload import EMPTY, Json
 from . import cursor, messages, slots, statuses
 from .attempts import revived
 from .commands import begin, restart_clock, take_held
@@ -23,7 +23,7 @@ _ENDED = int(WorkflowStatus.COMPLETED)
 _COMPLETED = int(TaskStatus.COMPLETED)
 
 
-_COMPENSATED = (
+COMPENSATED = (
     "Workflow {} has compensated what it had completed, so there is nothing to go on from. "
     "Restart it, or rerun it from its first task."
 )
@@ -36,6 +36,8 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
         return refused(f"Workflow: {header.id} is not in terminal state, unable to restart.")
     if header.status == WorkflowStatus.COMPLETED and not turn.plan.restartable:
         return refused(f"Workflow: {header.id} is non-restartable")
+    if being_removed(turn):
+        return refused("it is being removed")
     if continues(header):
         return behind()
     if event.snapshot_id is not None and event.snapshot_id != header.snapshot_id:
@@ -43,26 +45,48 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
         if plan is None:
             return None
         turn.plan = plan
-    header.generation += 1
     if event.snapshot_id is not None:
         header.snapshot_id = event.snapshot_id
         header.name = event.name or turn.plan.name
         header.version = event.version if event.version is not None else turn.plan.version
-    _reopen(turn)
+    begin_anew(turn, "RESTARTED")
+    return APPLIED
+
+
+def begin_anew(
+    turn: Turn, told: str, *, input: Json | None = None, correlation_id: str | None = None
+) -> None:
+    """From the first node, in a new generation, with another input where one is given. `told`: what
+    listeners hear that has happened."""
+    header = turn.header
+    header.generation += 1
+    if input is not None:
+        header.input = input
+        turn.corrected = True
+    if correlation_id is not None:
+        header.correlation_id = correlation_id
+        turn.corrected = True
+    reopen_header(turn)
     header.open = header.permissive_failed = header.last_task = 0
     header.output = None
     header.variables = EMPTY
     stays = {"parked": cursor.read(header)["parked"]}  # early signals
-    turn.cursor = {**cursor.read(header), "steps": [], "held": [], "undoing": 0, "undone": 0, **stays}
+    begun = {"steps": [], "held": [], "skips": {}, "undoing": 0, "undone": 0}
+    turn.cursor = {**cursor.read(header), **begun, **stays}
     turn.keep_work()
     turn.forget_rows(View(header, whole=True))
     begin(turn)
-    statuses.tell(turn, "RESTARTED")
+    statuses.tell(turn, told)
     tell_parent(turn)
-    return APPLIED
 
 
-def _reopen(turn: Turn) -> None:
+def being_removed(turn: Turn) -> bool:
+    """Nothing revives an execution that is being deleted."""
+    return turn.header.cursor is not None and bool(turn.pending_work()["removing"])
+
+
+def reopen_header(turn: Turn) -> None:
+    """An ended workflow runs again."""
     header = turn.header
     header.status = WorkflowStatus.RUNNING
     header.reason = None
@@ -84,6 +108,8 @@ def apply_retry(turn: Turn, event: Retry) -> Outcome | None:
     header = turn.header
     if header.status < _ENDED:
         return refused(f"Workflow is still running.  status={header.status.name}")
+    if being_removed(turn):
+        return refused("it is being removed")
     if continues(header):
         return behind()
     if header.last_task == 0:
@@ -91,7 +117,7 @@ def apply_retry(turn: Turn, event: Retry) -> Outcome | None:
     if is_undone(turn):
         if event.by_parent:  # what it had done is undone: for its parent it begins anew
             return apply_restart(turn, Restart(now_ms=event.now_ms, seed=event.seed))
-        return refused(_COMPENSATED.format(header.id))
+        return refused(COMPENSATED.format(header.id))
     failed = failed_rows(turn, 0, 1)
     if turn.lacking:
         return None
@@ -113,7 +139,7 @@ def is_undone(turn: Turn) -> bool:
 
 def revive(turn: Turn, *, resume: bool, tell: bool) -> None:
     """Run an ended workflow again: failed and cancelled rows first, then what its end held back."""
-    _reopen(turn)
+    reopen_header(turn)
     turn.header.permissive_failed = 0
     turn.header.output = None
     restart_clock(turn)
@@ -138,6 +164,8 @@ def apply_child_revived(turn: Turn, event: ChildRevived) -> Outcome | None:
         return None if turn.lacking else stale("the task is not part of the definition")
     if node.optional:
         return stale("the task is optional: its workflow has gone on")
+    if being_removed(turn):
+        return stale("its workflow is being removed")
     if turn.header.status >= _ENDED and is_undone(turn):
         return stale("its parent has compensated what it had completed")
     if continues(turn.header) and turn.header.status >= _ENDED:

@@ -42,6 +42,8 @@ def prepare(turn: Turn, step: Step) -> tuple[TaskRow, Node, Json, str | None] | 
 
 def _input(turn: Turn, row: TaskRow, node: Node) -> Json:
     """The old input overlaid by a fresh resolution. A SUB_WORKFLOW's is made anew (B20)."""
+    if (row.state or {}).get("given"):
+        return row.input
     if node.kind in INPUTS:
         try:
             return INPUTS[node.kind](turn, node, row.path, row.scope)
@@ -63,9 +65,12 @@ def act(turn: Turn, step: Step, found: tuple[TaskRow, Node, Json, str | None] | 
     old, node, value, fault = found
     policy = turn.policy_of(old, node)
     delay_ms = _delay_ms(turn, old, policy.definition) if step[2] else 0
+    before = turn.header.last_task
     row = new_attempt(turn, old, value, delay_ms)
     lasting = _lasting(turn, node, old, row)
     row.state = lasting
+    if not step[2] and before != old.seq:
+        turn.header.last_task = before  # it takes the place of the attempt before it
     if node.watched:
         closing.born(turn, node, row)
     if fault is not None:
@@ -92,6 +97,8 @@ def _lasting(turn: Turn, node: Node, old: TaskRow, row: TaskRow) -> dict[str, An
             kept.pop("alerted", None)
         elif "cache" in old.state:
             kept["cache"] = old.state["cache"]
+        if "given" in old.state:
+            kept["given"] = old.state["given"]
     kept.update(revived(turn, node, old) or {})
     return kept or None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..payload import Json
-from . import reasons, slots, statuses
+from . import failure, reasons, slots, statuses
 from .decision import APPLIED, Outcome
 from .ending import end, prepare_output
 from .events import Continue, Pause, Resume, SlotGranted, Start, Terminate
@@ -151,9 +151,12 @@ def apply_terminate(turn: Turn, event: Terminate) -> Outcome | None:
     header.status = WorkflowStatus.TERMINATED
     output = prepare_output(turn)
     header.status = before
+    after = failure.prepare(turn) if event.trigger_failure else None
     if turn.lacking:
         return None
     end(turn, WorkflowStatus.TERMINATED, event.reason or None, output, by_parent=event.by_parent)
+    if after is not None:
+        failure.start(turn, after)
     return APPLIED
 
 

@@ -4,6 +4,9 @@
      "steps": [...],   owed: a Continue is on its way (a wide fork, a loop of instant bodies, a cancel)
      "held": [...],    waits for an operator: a pause, or the end, came before these steps were done
      "parked": [...],  references for which signals wait in the inbox
+     "skips": {...},   references that are to be stepped over: {"seq": its row} or, inside loops,
+                       {"input": ..., "output": ...}
+     "removing": true, the execution is being deleted
      "slot": "waits",  or "holds": of a workflow under a rateLimitConfig (see `slots`)
      "undoing": seq,   the workflow ends: the row that compensates meanwhile
      "undone": n,      compensations after which a retry would not know what it begins with
@@ -20,7 +23,7 @@ from ..payload import Json
 from .state import Header
 
 FORMAT = 1
-_PATH_AT = {1: 2, 2: 2, 14: 2}
+_PATH_AT = {1: 2, 2: 2, 14: 2, 15: 4, 16: 2, 17: 3}
 """Kind of step -> where its path is (JSON has no tuples)."""
 
 
@@ -31,6 +34,8 @@ def read(header: Header) -> dict[str, Any]:
         "steps": [step_of(step) for step in stored.get("steps", ())],
         "held": [step_of(step) for step in stored.get("held", ())],
         "parked": list(stored.get("parked", ())),
+        "skips": dict(stored.get("skips", {})),
+        "removing": stored.get("removing", False),
         "slot": stored.get("slot", ""),
         "undoing": stored.get("undoing", 0),
         "undone": stored.get("undone", 0),

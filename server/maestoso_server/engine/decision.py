@@ -24,6 +24,8 @@ class Verdict(IntEnum):
     BEHIND = 5
     """An operator's command that came while a cursor runs. Nothing changed: give it again when
     the `Continue` events have used the cursor up (`continues(header)` is False)."""
+    ABSENT = 6
+    """An operator's command about a task that the workflow does not have: NOT_FOUND with `reason`."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class Outcome:
     reason: str = ""
     report: Json | None = None
     """What a command that only looks, or looked first, has found (`engine/upgrade.py`)."""
+    seq: int = 0
+    """The task that a signal or an update by reference found; 0 for all else."""
 
 
 APPLIED = Outcome(Verdict.APPLIED)
@@ -156,6 +160,7 @@ class Decision:
     """This decision made an ended workflow RUNNING again, or renamed its definition."""
     inserted: list[TaskRow] = field(default_factory=list)
     updated: list[TaskRow] = field(default_factory=list)
+    """Those that left the generation (`aside`) among them."""
     deleted: list[int] = field(default_factory=list)
     """`seq` of rows removed for good (keepLastN)."""
     births: list[QueueBirth] = field(default_factory=list)
@@ -186,3 +191,7 @@ class Decision:
     """(queue, task type) of rows under a `concurrentExecLimit` that have ended or wait again."""
     outcomes: list[Outcome] = field(default_factory=list)
     """One per event, in order."""
+    corrected: bool = False
+    """An operator gave the workflow another input or correlation id."""
+    aside: dict[int, None] = field(default_factory=dict)
+    """`seq` of updated rows that left the generation."""

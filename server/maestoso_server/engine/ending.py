@@ -10,7 +10,7 @@ from .decision import MessageKind
 from .faults import stored_name
 from .guards import over, undoing
 from .limits import PAYLOAD_MAX_BYTES
-from .needs import ChildAnswer, FailedRows, OpenRows
+from .needs import ChildAnswer, FailedRows, OpenRows, RowsAfter
 from .nodes import SUB_WORKFLOW
 from .operators import compensation
 from .state import TaskRow, TaskStatus, WorkflowStatus
@@ -202,6 +202,15 @@ def open_rows(turn: Turn, after: int, limit: int) -> list[TaskRow]:
 def failed_rows(turn: Turn, after: int, limit: int) -> list[TaskRow]:
     """Newest attempts that ended unsuccessfully, by seq, as this decision has left them."""
     return _select(turn, after, limit, FailedRows(after, limit), _is_failed)
+
+
+def rows_after(turn: Turn, after: int, limit: int) -> list[TaskRow]:
+    """Rows of this generation by seq, as this decision has left them."""
+    return _select(turn, after, limit, RowsAfter(after, limit), _is_any)
+
+
+def _is_any(_row: TaskRow) -> bool:
+    return True
 
 
 def _is_failed(row: TaskRow) -> bool:

@@ -7,6 +7,7 @@ choice (jitter, the id of a second child), so that the same event always decides
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from ..payload import EMPTY, Json
 from .state import TaskStatus
@@ -58,17 +59,28 @@ class Result(Event):
     retry_after_s: int | None = None
 
 
+class Keep(IntEnum):
+    """Whether a signal that finds no waiting task is kept for one that is still to come."""
+
+    NEVER = 0
+    NAMED = 1
+    """Only for a task that the definition names; not for one that a dynamic fork may bring."""
+    ALWAYS = 2
+
+
 @dataclass(slots=True, kw_only=True)
 class Signal(Event):
     """Complete or fail the waiting task with this reference (or the only blocking one, if None).
 
-    One that arrives before its task exists is parked in the inbox and consumed when it is born.
+    One that arrives before its task exists is parked in the inbox and consumed when it is born, as
+    far as `keep` allows.
     """
 
     reference: str | None
     status: TaskStatus
     output: Json = EMPTY
     reason: str | None = None
+    keep: Keep = Keep.ALWAYS
 
 
 @dataclass(slots=True, frozen=True)
@@ -163,11 +175,13 @@ class Resume(Event):
 
 @dataclass(slots=True, kw_only=True)
 class Terminate(Event):
-    """End as TERMINATED. `by_parent` is set when the parent's end is the cause. `compensate`: undo first
-    what completed, where the definition says how."""
+    """End as TERMINATED. `by_parent` is set when the parent's end is the cause. With
+    `trigger_failure` the definition's failure workflow is started, as if it had failed by itself.
+    `compensate`: undo first what completed, where the definition says how."""
 
     reason: str
     by_parent: bool = False
+    trigger_failure: bool = False
     compensate: bool = False
 
 
@@ -189,6 +203,63 @@ class Restart(Event):
     snapshot_id: str | None = None
     name: str | None = None
     version: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Rerun(Event):
+    """Run an ended workflow again: from the beginning (`seq` 0, in a new generation), or from the
+    task of that row, keeping all that does not come after it in the flow.
+
+    `input` and `correlation_id` replace the workflow's where it begins anew, `task_input` the
+    task's. None keeps them."""
+
+    seq: int = 0
+    input: Json | None = None
+    task_input: Json | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Skip(Event):
+    """Step over a task that is still to come: it gets a SKIPPED row with this input and output. One
+    inside a loop is stepped over in every turn that has not reached it yet."""
+
+    reference: str
+    input: Json = EMPTY
+    output: Json = EMPTY
+
+
+@dataclass(slots=True, kw_only=True)
+class Jump(Event):
+    """Go on at this task. What runs in its chain is SKIPPED, and so is what lies between; what had
+    run from the task on is superseded. `input` replaces the task's own."""
+
+    reference: str
+    input: Json | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class ChangeVariables(Event):
+    """Set these workflow variables; with `replace` the others go."""
+
+    variables: Json
+    replace: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class UpdateTask(Event):
+    """The result of the open task with this reference, from whoever knows it. `output` is merged
+    into what the task has; IN_PROGRESS only merges."""
+
+    reference: str
+    status: TaskStatus
+    output: Json = EMPTY
+    reason: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Remove(Event):
+    """The execution is about to be deleted: nothing may revive it from here on."""
 
 
 @dataclass(slots=True, kw_only=True)

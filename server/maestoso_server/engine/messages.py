@@ -10,19 +10,26 @@ from typing import Any
 from ..payload import EMPTY, Json, Raw, Record, encode, reader
 from .decision import MessageKind
 from .events import (
+    ChangeVariables,
     ChildEnded,
     ChildRevived,
     Continue,
     Event,
+    Jump,
+    Keep,
     Pause,
+    Remove,
+    Rerun,
     Restart,
     Result,
     Resume,
     Retry,
     Signal,
+    Skip,
     SlotGranted,
     Start,
     Terminate,
+    UpdateTask,
     Upgrade,
 )
 from .secrets import marks_of, with_marks
@@ -64,6 +71,9 @@ class _Body(Record, omit_defaults=True):
     renamed: str | None = None
     compensate: bool = False
     generation: int = 0
+    keep: int = int(Keep.ALWAYS)
+    trigger: bool = False
+    replace: bool = False
     secrets: list[Any] | None = None
     dry_run: bool = False
 
@@ -199,6 +209,7 @@ def signal(event: Signal) -> Json:
             status=int(event.status),
             output=_raw(event.output),
             reason=event.reason,
+            keep=int(event.keep),
         )
     )
 
@@ -226,6 +237,12 @@ _COMMANDS: dict[str, type[Event]] = {
     "terminate": Terminate,
     "retry": Retry,
     "restart": Restart,
+    "rerun": Rerun,
+    "skip": Skip,
+    "jump": Jump,
+    "variables": ChangeVariables,
+    "update": UpdateTask,
+    "remove": Remove,
     "upgrade": Upgrade,
 }
 _COMMAND_NAMES = {made: name for name, made in _COMMANDS.items()}
@@ -237,6 +254,7 @@ def command(event: Event) -> Json:
     if isinstance(event, Terminate):
         body.reason = event.reason
         body.by_parent = event.by_parent
+        body.trigger = event.trigger_failure
         body.compensate = event.compensate
     elif isinstance(event, Retry):
         body.resume = event.resume_children
@@ -244,6 +262,19 @@ def command(event: Event) -> Json:
         body.snapshot = event.snapshot_id or ""
         body.renamed = event.name
         body.version = event.version or 0
+    elif isinstance(event, Rerun):
+        body.seq, body.correlation = event.seq, event.correlation_id
+        body.input, body.output = _raw(event.input), _raw(event.task_input)
+    elif isinstance(event, Skip):
+        body.reference = event.reference
+        body.input, body.output = _raw(event.input), _raw(event.output)
+    elif isinstance(event, Jump):
+        body.reference, body.input = event.reference, _raw(event.input)
+    elif isinstance(event, ChangeVariables):
+        body.input, body.replace = _raw(event.variables), event.replace
+    elif isinstance(event, UpdateTask):
+        body.reference, body.status = event.reference, int(event.status)
+        body.output, body.reason = _raw(event.output), event.reason
     elif isinstance(event, Upgrade):
         body.snapshot = event.snapshot_id
         body.renamed = event.name
@@ -301,6 +332,7 @@ def _signal(told: _Body, stamp: dict[str, Any]) -> Signal:
         status=TaskStatus(told.status),
         output=_payload(told.output) or EMPTY,
         reason=told.reason,
+        keep=Keep(told.keep),
         **stamp,
     )
 
@@ -325,7 +357,11 @@ def _command(told: _Body, stamp: dict[str, Any]) -> Event:
     made = _COMMANDS[told.command]
     if made is Terminate:
         return Terminate(
-            reason=told.reason or "", by_parent=told.by_parent, compensate=told.compensate, **stamp
+            reason=told.reason or "",
+            by_parent=told.by_parent,
+            trigger_failure=told.trigger,
+            compensate=told.compensate,
+            **stamp,
         )
     if made is Retry:
         return Retry(resume_children=told.resume, **stamp)
@@ -339,6 +375,23 @@ def _command(told: _Body, stamp: dict[str, Any]) -> Event:
             name=told.renamed,
             version=told.version or None,
             dry_run=told.dry_run,
+            **stamp,
+        )
+    input, output, reference = _payload(told.input), _payload(told.output), told.reference or ""
+    if made is Rerun:
+        return Rerun(seq=told.seq, input=input, task_input=output, correlation_id=told.correlation, **stamp)
+    if made is Skip:
+        return Skip(reference=reference, input=input or EMPTY, output=output or EMPTY, **stamp)
+    if made is Jump:
+        return Jump(reference=reference, input=input, **stamp)
+    if made is ChangeVariables:
+        return ChangeVariables(variables=input or EMPTY, replace=told.replace, **stamp)
+    if made is UpdateTask:
+        return UpdateTask(
+            reference=reference,
+            status=TaskStatus(told.status),
+            output=output or EMPTY,
+            reason=told.reason,
             **stamp,
         )
     return made(**stamp)

@@ -53,10 +53,19 @@ class FailedRows:
 
 
 @dataclass(slots=True, frozen=True)
+class RowsAfter:
+    """Rows of the current generation, attempts included, by seq, after `after`, at most `limit`.
+    Answer: list of `TaskRow`. For a rerun, a jump."""
+
+    after: int
+    limit: int
+
+
+@dataclass(slots=True, frozen=True)
 class OpenInside:
     """Rows that are not terminal inside the container row `scope`, however deep, by seq, after `after`,
-    at most `limit`. Answer: list of `TaskRow`. Costs the rows inside it: once, where a part of a TRY
-    has failed."""
+    at most `limit`. Answer: list of `TaskRow`. Costs the rows that it passes; the next page goes on
+    behind them. For a part of a TRY that has failed."""
 
     scope: int
     after: int
@@ -194,6 +203,7 @@ Need = (
     | ScopeRows
     | OpenRows
     | FailedRows
+    | RowsAfter
     | OpenInside
     | Compensable
     | Row

@@ -112,7 +112,7 @@ class Reading:
                 if not view.whole:
                     self.wanted_latest[reference] = None
                 return None
-        return self.rows.get(seq) or (None if seq in self.deleted else view.tasks.get(seq))
+        return None if seq in self.deleted else self.rows.get(seq) or view.tasks.get(seq)
 
     def visible(self, reference: str, path: Path) -> TaskRow | None:
         """The row that `${reference...}` means for a reader in the turn `path`: the newest."""

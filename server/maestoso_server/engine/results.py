@@ -24,7 +24,7 @@ from .turn import Turn
 _COMPLETED = int(TaskStatus.COMPLETED)
 _IN_PROGRESS = TaskStatus.IN_PROGRESS
 _ENDED = int(WorkflowStatus.COMPLETED)
-_TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW, EVENT})
+TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW, EVENT})
 """Kinds whose result comes from outside. The engine decides all others itself."""
 
 _RUNNING_ONLY = frozenset({"due", "evaluating", "answer"})
@@ -62,7 +62,7 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
     if not isinstance(found, tuple):
         return found
     row, node = found
-    if node.kind not in _TOLD:
+    if node.kind not in TOLD:
         return _script_result(turn, event, row, node)
     output, reason = redacted(turn, row, event.output, event.reason)
     if turn.lacking:
@@ -83,7 +83,7 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
     mine.callback_after_s = 0
     turn.close(node, mine, event.status)
     if mine.state is not None or event.retry_after_s is not None or event.error_name is not None:
-        _note(mine, event)
+        keep_for_retry(mine, event.status, event.retry_after_s, event.error_name)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
 
@@ -99,13 +99,15 @@ def redacted(
     return (output, reason) if answer is None else answer
 
 
-def _note(row: TaskRow, event: Result) -> None:
+def keep_for_retry(
+    row: TaskRow, status: TaskStatus, retry_after_s: int | None = None, error_name: str | None = None
+) -> None:
     """Keep what a retry needs to know, drop what a running row needed."""
     state = {key: value for key, value in (row.state or {}).items() if key not in _RUNNING_ONLY}
-    if event.retry_after_s is not None and event.status == TaskStatus.FAILED:
-        state["retry_after_s"] = event.retry_after_s
-    if event.error_name is not None:
-        state["error"] = event.error_name
+    if retry_after_s is not None and status == TaskStatus.FAILED:
+        state["retry_after_s"] = retry_after_s
+    if error_name is not None:
+        state["error"] = error_name
     row.state = state or None
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from . import messages
 from .attempts import revived
 from .cursor import step_of
 from .decision import MessageKind
-from .ending import failed_rows
+from .ending import failed_rows, open_rows
 from .guards import holder_row, over
 from .nodes import BODY, EXCLUSIVE_JOIN, JOIN, LOOP, SUB_WORKFLOW, TRY, Node
 from .operators.joins import awaited, counters, references
+from .rows import REVIVED
 from .settle import next_of
-from .state import TaskRow, TaskStatus
-from .steps import AGAIN, CLOSE, RECOUNT, REVIVE
+from .state import Path, TaskRow, TaskStatus
+from .steps import AFRESH, AGAIN, BIRTH, BRANCHES, CLOSE, JOIN_BIRTH, RECOUNT, REVIVE, SETTLE
 from .turn import Step, Turn
 
 REVIVED_AT_ONCE = 200
@@ -98,13 +100,86 @@ def prepare_recount(turn: Turn, step: Step) -> tuple[TaskRow, Node, dict[str, An
     if node is None:
         return None
     if node.kind in (LOOP, TRY):
-        return row, node, {}
+        return row, node, {"live": live_chains(turn, node, row)}
     state = row.state or {}
     fork = turn.row(state["fork"]) if state.get("fork") else None
     listed = references(turn, node, fork)
     if listed is None:
         return None
     return row, node, counters(turn, node, awaited(node, fork, listed), row.path, frozenset())
+
+
+_OPEN_AT_ONCE = 500
+
+
+def live_chains(turn: Turn, node: Node, holder: TaskRow) -> int:
+    """The chains that run in a loop's turn or in the part of a TRY: one for each open row in it, and one
+    for each step that will make such a row or go on from one that has ended. Costs the open rows of the
+    workflow."""
+    state = holder.state or {}
+    within = _Within(node, state.get("part"), holder.path)
+    if node.kind == LOOP:
+        within = _Within(node, None, (*holder.path, state.get("turn", 0)))
+    live = sum(within.has(turn, row) for row in _all_open(turn))
+    for step in turn.pending():
+        kind = step[0]
+        if kind in (BIRTH, JOIN_BIRTH, AFRESH):
+            made = turn.node(step[1], step[3])
+            live += made is not None and within.has_node(made) and step[2] == within.path
+        elif kind in (SETTLE, AGAIN):
+            row = turn.row(step[1])
+            if row is not None and row.status >= TaskStatus.COMPLETED and not row.superseded:
+                live += within.has(turn, row)
+        elif kind == BRANCHES:
+            row = turn.row(step[1])
+            if row is not None and within.has(turn, row):
+                live += _heads(turn, row) - step[2]
+    return live
+
+
+class _Within:
+    """Where the chains of a holder run: `part` of a TRY (None: a loop), in the turns of `path`."""
+
+    __slots__ = ("holder", "part", "path")
+
+    def __init__(self, holder: Node, part: int | None, path: Path) -> None:
+        self.holder = holder
+        self.part = part
+        self.path = path
+
+    def has_node(self, node: Node) -> bool:
+        if node.holder is None or node.holder.reference != self.holder.reference:
+            return False
+        return self.part is None or node.part == self.part
+
+    def has(self, turn: Turn, row: TaskRow) -> bool:
+        """It runs there; or in an earlier turn, as a chain of its own (`REVIVED`)."""
+        depth = len(self.path)
+        if len(row.path) != depth or row.path != self.path:
+            if self.part is not None or len(row.path) != depth or row.path[:-1] != self.path[:-1]:
+                return False
+            if (row.state or {}).get("passed") != REVIVED:
+                return False
+        node = turn.node_of(row)
+        return node is not None and self.has_node(node)
+
+
+def _heads(turn: Turn, fork: TaskRow) -> int:
+    node = turn.node_of(fork)
+    if node is not None and node.branches:
+        return len(node.branches)
+    fragment = turn.fragment(fork)
+    return fragment.count if fragment is not None else 0
+
+
+def _all_open(turn: Turn) -> Iterator[TaskRow]:
+    after = 0
+    while True:
+        rows = open_rows(turn, after, _OPEN_AT_ONCE)
+        yield from rows
+        if len(rows) < _OPEN_AT_ONCE:
+            return
+        after = rows[-1].seq
 
 
 def act_recount(turn: Turn, _step: Step, found: tuple[TaskRow, Node, dict[str, Any]] | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import closing, reasons
 from .guards import guard_row, holder_row
-from .nodes import DYNAMIC_FORK, FORK, LOOP, NEVER_RETRIED, Node
+from .nodes import DYNAMIC_FORK, FORK, JOIN, LOOP, NEVER_RETRIED, Node
 from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import (
@@ -45,7 +45,7 @@ class _Settling:
     """What `prepare` found out about one row. `joins`, `holder`, `guard` and `scope` are the rows it
     touches."""
 
-    __slots__ = ("guard", "holder", "joins", "left", "node", "reason", "row", "scope", "verdict")
+    __slots__ = ("guard", "holder", "joins", "left", "node", "passed", "reason", "row", "scope", "verdict")
 
     def __init__(self, row: TaskRow, node: Node, verdict: int, reason: str | None) -> None:
         self.row = row
@@ -58,6 +58,8 @@ class _Settling:
         self.guard: TaskRow | None = None
         """The TRY or compensation that takes its failure."""
         self.scope = 0
+        self.passed = False
+        """The flow has gone on from here before: this chain leads nowhere."""
         self.left: list[TaskRow] = []
         """Switches whose chosen case is over with this row."""
 
@@ -114,16 +116,24 @@ def _reach(turn: Turn, found: _Settling) -> None:
         switch = turn.newest(reference, row.path)
         if switch is not None:
             found.left.append(switch)
-    passed = row.state is not None and row.state.get("passed")
-    if node.holder is not None and (passed or leaving.successor is None or not _successful(row)):
-        found.holder = holder_row(turn, node, row.path)
-    scope = row.scope
+    found.passed = _passed(row)
+    if node.kind == JOIN and row.state is not None and row.state.get("fork"):
+        fork = turn.row(row.state["fork"])
+        found.passed = found.passed or (fork is not None and _passed(fork))
+    scope = (row.state or {}).get("scope", row.scope)  # one that was skipped ahead of its container
     for _ in range(leaving.climb):
         container = turn.row(scope)
         if container is None:
             break
         scope = container.scope
+        found.passed = found.passed or _passed(container)
     found.scope = scope
+    if node.holder is not None and (found.passed or leaving.successor is None or not _successful(row)):
+        found.holder = holder_row(turn, node, row.path)
+
+
+def _passed(row: TaskRow) -> bool:
+    return row.state is not None and bool(row.state.get("passed"))
 
 
 def _leaving(node: Node, row: TaskRow) -> Node:
@@ -143,14 +153,13 @@ def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
     if found.verdict == _END:
         _end(turn, found)
         return
-    passed = row.state is not None and row.state.get("passed")
     if not _successful(row):
         _tolerate(turn, found)
     for joining in found.joins:
         count(turn, joining, row)
     if node.guards:
         turn.later((UNREACHED, row.seq))
-    if not passed:
+    if not found.passed:
         for switch in found.left:
             turn.later((UNREACHED, switch.seq))
         _move_on(turn, found)
@@ -226,7 +235,7 @@ def _move_on(turn: Turn, found: _Settling) -> None:
 def end_chain(turn: Turn, holder: TaskRow | None) -> None:
     """One of the chains that run in a loop's turn, a TRY's part or a compensation is at its end; the
     last one ends all of it."""
-    if holder is None or holder.status >= _COMPLETED:
+    if holder is None or holder.status >= _COMPLETED or (holder.state or {}).get("recount"):
         return
     mine = turn.edit(holder)
     live = (mine.state or {}).get("live", 1) - 1

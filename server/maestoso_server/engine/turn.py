@@ -43,12 +43,14 @@ class Turn(Reading):
     __slots__ = (
         "agenda",
         "alerts",
+        "aside",
         "asleep",
         "births",
         "budget",
         "cached",
         "changed",
         "consumed",
+        "corrected",
         "cursor",
         "deadlines",
         "ended",
@@ -97,6 +99,8 @@ class Turn(Reading):
         self.slot: Slot | None = None
         self.alerts: list[Alert] = []
         self.scripts: dict[int, Script] = {}
+        self.corrected = False
+        self.aside: dict[int, None] = {}
         self.published: list[Publication] = []
         self.cached: list[CacheWrite] = []
         self.notices: list[tuple[Node, TaskRow, Sequence[Change]]] = []
@@ -202,6 +206,19 @@ class Turn(Reading):
             del self.fresh[key]
         self.changed = True
 
+    def set_aside(self, row: TaskRow, past: int) -> None:
+        """Have an ended row leave the generation: it stays as it is, and nothing reads it any more."""
+        mine = self.edit(row)
+        seq = mine.seq
+        mine.generation = past
+        mine.superseded = True
+        self.aside[seq] = self.deleted[seq] = None
+        key = (mine.reference, mine.path)
+        if self.fresh.get(key) == seq:
+            del self.fresh[key]
+        if self.fresh_latest.get(mine.reference) == seq:
+            del self.fresh_latest[mine.reference]
+
     def send(self, workflow_id: str, kind: MessageKind, body: Json, *, parked: bool = False) -> None:
         due = 0 if parked else self.now_ms
         self.messages.append(Message(workflow_id, kind, body, due, parked))
@@ -264,6 +281,13 @@ class Turn(Reading):
         self.keep_work()
         return True
 
+    def skip_of(self, reference: str) -> dict[str, Any] | None:
+        """What an operator has said of a task that is to be stepped over (`Skip`)."""
+        if self.header.cursor is None:
+            return None
+        found: dict[str, Any] | None = self.pending_work()["skips"].get(reference)
+        return found
+
     def unpark(self, reference: str, *, last: bool) -> None:
         """A parked signal was used up; with the last one its reference is forgotten."""
         work = self.pending_work()
@@ -301,7 +325,7 @@ class Turn(Reading):
             self.revived,
             list(self.inserted.values()),
             list(self.updated.values()),
-            list(self.deleted),
+            [seq for seq in self.deleted if seq not in self.aside] if self.aside else list(self.deleted),
             list(self.births.values()),
             list(self.released),
             self.asleep,
@@ -316,6 +340,8 @@ class Turn(Reading):
             self.slot,
             self.alerts,
             self.freed,
+            corrected=self.corrected,
+            aside=self.aside,
         )
 
 
@@ -327,10 +353,11 @@ def note_unresolved(turn: Turn, row: TaskRow) -> None:
 
 
 def lasting(state: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What stays in the record of a row that has ended or begins again: facts about its input."""
+    """What stays in the record of a row that has ended or begins again: facts about its input, and
+    that the flow has passed it."""
     if state is None:
         return None
     return {key: state[key] for key in _LASTING if key in state} or None
 
 
-_LASTING = ("unresolved", "cache", "cached")
+_LASTING = ("unresolved", "cache", "cached", "passed", "given")

@@ -24,13 +24,13 @@ from .nodes import DYNAMIC, EXCLUSIVE_JOIN, JOIN, Node
 from .outcomes import behind, refused
 from .plan import Plan
 from .state import Path, TaskRow, WorkflowStatus
-from .steps import AGAIN, BIRTH, BRANCHES, CLOSE, JOIN_BIRTH, NOTIFY, RECOUNT, RUN, SETTLE, TURN
+from .steps import AFRESH, AGAIN, BIRTH, BRANCHES, CLOSE, JOIN_BIRTH, NOTIFY, RECOUNT, RUN, SETTLE, TURN
 from .turn import Turn
 
 OPEN_TOLD_MAX = 100
 """Open tasks that a report names for one reference."""
 _ENDED = int(WorkflowStatus.COMPLETED)
-_NAMES_A_NODE = frozenset({BIRTH, JOIN_BIRTH})
+_NAMES_A_NODE = frozenset({BIRTH, JOIN_BIRTH, AFRESH})
 _NAMES_A_ROW = frozenset({AGAIN, RUN, SETTLE, NOTIFY, BRANCHES, TURN, CLOSE, RECOUNT})
 
 

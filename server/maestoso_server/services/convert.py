@@ -256,11 +256,16 @@ def summary(found: lists.WorkflowSummary) -> workflow_pb2.WorkflowSummary:
     )
 
 
-def signal_outcome(outcome: Outcome) -> workflow_service_pb2.SignalOutcome.ValueType:
-    """Whether a signal has ended its task or is kept for it."""
-    if outcome.verdict is Verdict.PARKED:
-        return workflow_service_pb2.SIGNAL_OUTCOME_KEPT
-    return workflow_service_pb2.SIGNAL_OUTCOME_APPLIED
+def signalled(workflow_id: str, outcome: Outcome) -> workflow_service_pb2.SignalWorkflowResponse:
+    """Whether a signal has ended its task or is kept for it, and which workflow took it."""
+    kept = outcome.verdict is Verdict.PARKED
+    return workflow_service_pb2.SignalWorkflowResponse(
+        outcome=workflow_service_pb2.SIGNAL_OUTCOME_KEPT
+        if kept
+        else workflow_service_pb2.SIGNAL_OUTCOME_APPLIED,
+        workflow_id=workflow_id,
+        task_id=ids.task_id(workflow_id, outcome.seq) if outcome.seq else "",
+    )
 
 
 def upgrade_report(report: Json) -> workflow_pb2.UpgradeReport:
@@ -407,6 +412,13 @@ def signalled_status(status: int) -> TaskStatus:
     if wanted not in SIGNALLED:
         raise invalid("status", f"is {status}; COMPLETED, FAILED or FAILED_WITH_TERMINAL_ERROR is accepted")
     return TaskStatus(wanted)
+
+
+def updated_status(status: int) -> TaskStatus:
+    """What an update by reference makes of its task; unspecified = COMPLETED. Raises InvalidArgument."""
+    if status == TaskStatus.IN_PROGRESS:
+        return TaskStatus.IN_PROGRESS
+    return signalled_status(status)
 
 
 # --- definitions --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from maestoso.workflow.v1.workflow_service_pb2_grpc import WorkflowServiceServic
 from ..engine.state import Header, TaskRow
 from ..errors import MaestosoError
 from ..executor import Starter, StartOutcome, StartRequest
+from ..payload import Json
 from ..store import lists
 from ..store.database import Database
 from . import convert, limits
@@ -171,7 +172,11 @@ class WorkflowService(WorkflowServiceServicer):
     ) -> wire.TerminateWorkflowResponse:
         reason = limits.text(request.reason, "reason", limits.REASON_MAX)
         await self._operations.terminate(
-            namespace_of(request), request.workflow_id, reason=reason, compensate=request.compensate
+            namespace_of(request),
+            request.workflow_id,
+            reason=reason,
+            compensate=request.compensate,
+            trigger_failure=request.trigger_failure_workflow,
         )
         return wire.TerminateWorkflowResponse()
 
@@ -203,10 +208,93 @@ class WorkflowService(WorkflowServiceServicer):
         )
         return wire.RestartWorkflowResponse()
 
+    async def RerunWorkflow(
+        self, request: wire.RerunWorkflowRequest, context: Any
+    ) -> wire.RerunWorkflowResponse:
+        task_id = limits.uuid(request.task_id, "task_id") if request.task_id else ""
+        if task_id and request.HasField("workflow_input"):
+            raise limits.invalid("workflow_input", "goes with a rerun from the beginning: leave task_id out")
+        if not task_id and request.HasField("task_input"):
+            raise limits.invalid("task_input", "needs the task_id of the task that gets it")
+        workflow_input = self._optional(request, "workflow_input")
+        task_input = self._optional(request, "task_input")
+        correlation_id = None
+        if request.HasField("correlation_id"):
+            correlation_id = limits.text(request.correlation_id, "correlation_id")
+        ran = await self._operations.rerun(
+            namespace_of(request),
+            request.workflow_id,
+            task_id=task_id,
+            workflow_input=workflow_input,
+            task_input=task_input,
+            correlation_id=correlation_id,
+        )
+        return wire.RerunWorkflowResponse(workflow_id=ran)
+
+    async def SkipTask(self, request: wire.SkipTaskRequest, context: Any) -> wire.SkipTaskResponse:
+        reference = limits.name(request.reference, "reference")
+        given = self._limits.payload(request.input, "input")
+        told = self._limits.payload(request.output, "output")
+        await self._operations.skip(
+            namespace_of(request), request.workflow_id, reference, input=given, output=told
+        )
+        return wire.SkipTaskResponse()
+
+    async def JumpToTask(self, request: wire.JumpToTaskRequest, context: Any) -> wire.JumpToTaskResponse:
+        reference = limits.name(request.reference, "reference")
+        given = self._optional(request, "input")
+        await self._operations.jump(namespace_of(request), request.workflow_id, reference, input=given)
+        return wire.JumpToTaskResponse()
+
+    async def ResetCallbacks(
+        self, request: wire.ResetCallbacksRequest, context: Any
+    ) -> wire.ResetCallbacksResponse:
+        count = await self._operations.reset_callbacks(namespace_of(request), request.workflow_id)
+        return wire.ResetCallbacksResponse(tasks=count)
+
+    async def UpdateVariables(
+        self, request: wire.UpdateVariablesRequest, context: Any
+    ) -> wire.UpdateVariablesResponse:
+        if not request.variables:
+            raise limits.invalid("variables", "is missing: send a JSON object")
+        variables = self._limits.payload(request.variables, "variables")
+        await self._operations.update_variables(
+            namespace_of(request), request.workflow_id, variables, replace=request.replace
+        )
+        return wire.UpdateVariablesResponse()
+
+    async def UpdateTask(self, request: wire.UpdateTaskRequest, context: Any) -> wire.UpdateTaskResponse:
+        reference = limits.name(request.reference, "reference")
+        status = convert.updated_status(request.status)
+        output = self._limits.payload(request.output, "output")
+        reason = limits.text(request.reason, "reason", limits.REASON_MAX) or None
+        task_id = await self._operations.update_task(
+            namespace_of(request),
+            request.workflow_id,
+            reference,
+            status=status,
+            output=output,
+            reason=reason,
+        )
+        return wire.UpdateTaskResponse(task_id=task_id)
+
+    async def RemoveWorkflow(
+        self, request: wire.RemoveWorkflowRequest, context: Any
+    ) -> wire.RemoveWorkflowResponse:
+        reason = limits.text(request.reason, "reason", limits.REASON_MAX)
+        count = await self._operations.remove(
+            namespace_of(request),
+            request.workflow_id,
+            terminate=request.terminate,
+            reason=reason,
+            recursive=request.recursive,
+        )
+        return wire.RemoveWorkflowResponse(workflows=count)
+
     async def SignalWorkflow(
         self, request: wire.SignalWorkflowRequest, context: Any
     ) -> wire.SignalWorkflowResponse:
-        outcome = await self._operations.signal(
+        taker, outcome = await self._operations.signal(
             namespace_of(request),
             request.workflow_id,
             reference=limits.text(request.reference, "reference") or None,
@@ -214,7 +302,7 @@ class WorkflowService(WorkflowServiceServicer):
             output=self._limits.payload(request.output, "output"),
             reason=limits.text(request.reason, "reason", limits.REASON_MAX) or None,
         )
-        return wire.SignalWorkflowResponse(outcome=convert.signal_outcome(outcome))
+        return convert.signalled(taker, outcome)
 
     async def UpgradeWorkflow(
         self, request: wire.UpgradeWorkflowRequest, context: Any
@@ -250,6 +338,10 @@ class WorkflowService(WorkflowServiceServicer):
     async def _header(self, namespace: str, workflow_id: str) -> Header:
         """The workflow of this id in this namespace. Raises InvalidArgument and NotFound."""
         return await self._operations.header(namespace, workflow_id)
+
+    def _optional(self, request: Any, field: str) -> Json | None:
+        """A payload that may be absent. Raises InvalidArgument."""
+        return self._limits.payload(getattr(request, field), field) if request.HasField(field) else None
 
     async def _mask(
         self, header: Header, request: wire.GetWorkflowRequest | wire.WatchWorkflowRequest

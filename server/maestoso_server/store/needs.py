@@ -19,6 +19,7 @@ from ..engine.needs import (
     ParkedSignals,
     Row,
     Rows,
+    RowsAfter,
     ScopeRows,
 )
 from ..engine.state import Path, View
@@ -134,6 +135,10 @@ async def _failed_rows(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
     return await _pages(conn, _FAILED_ROWS, asked)
 
 
+async def _rows_after(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
+    return await _pages(conn, _ROWS_AFTER, asked)
+
+
 async def _pages(conn: Connection, sql: str, asked: Sequence[Asked]) -> list[Any]:
     records = await conn.fetch(
         sql,
@@ -160,6 +165,7 @@ ORDER BY i.place, t.seq"""
 
 # $1 workflow, $2 generation, $3 after this seq, $4 at most: one of each a need
 _OPEN_ROWS = "/* need open rows */" + _page("t.status <= 2")
+_ROWS_AFTER = "/* need rows after */" + _page("true")
 _FAILED_ROWS = "/* need failed rows */" + _page("t.status BETWEEN 5 AND 8 AND NOT t.superseded")
 
 
@@ -175,25 +181,23 @@ async def _open_inside(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
     return _grouped(records, len(asked))
 
 
-# Down the containers as for the scope rows, with nothing but keys; then the open ones among them.
+# Open rows by key, as for the whole workflow, each with a look up its containers: a page costs the rows
+# that it passes, and the next one goes on behind it.
 # $1 workflow, $2 generation, $3 scope, $4 after this seq, $5 at most: one of each a need
 _OPEN_INSIDE = f"""/* need open inside */
 SELECT i.place, t.* FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::integer[])
   WITH ORDINALITY i(workflow_id, generation, scope, after, most, place)
 CROSS JOIN LATERAL (
-  WITH RECURSIVE inside(seq, status) AS (
-    SELECT i.scope, 1::smallint
-    UNION ALL
-    SELECT t.seq, t.status FROM inside c CROSS JOIN LATERAL (
-      SELECT t.seq, t.status, t.generation FROM task t
-      WHERE t.workflow_id = i.workflow_id AND t.scope = c.seq AND t.scope > 0
-      ORDER BY t.path OFFSET 0) t
-    WHERE t.generation = i.generation)
-  SELECT {TASK_COLUMNS} FROM (
-    SELECT c.seq FROM inside c WHERE c.seq > i.after AND c.seq <> i.scope AND c.status <= 2
-    ORDER BY c.seq LIMIT i.most) c
-  CROSS JOIN LATERAL (SELECT * FROM task t WHERE t.workflow_id = i.workflow_id AND t.seq = c.seq OFFSET 0) t
-  ) t
+  SELECT {TASK_COLUMNS} FROM task t
+  WHERE t.workflow_id = i.workflow_id AND t.seq > greatest(i.after, i.scope) AND t.generation = i.generation
+    AND t.status <= 2 AND t.scope > 0 AND (t.scope = i.scope OR EXISTS (
+      WITH RECURSIVE around(scope) AS (
+        SELECT t.scope
+        UNION ALL
+        SELECT u.scope FROM around c CROSS JOIN LATERAL (
+          SELECT u.scope FROM task u WHERE u.workflow_id = i.workflow_id AND u.seq = c.scope OFFSET 0) u)
+      SELECT FROM around c WHERE c.scope = i.scope))
+  ORDER BY t.seq LIMIT i.most) t
 ORDER BY i.place, t.seq"""
 
 
@@ -319,6 +323,7 @@ _ANSWER: dict[type, Callable[[Connection, Sequence[Asked]], Awaitable[list[Any]]
     ScopeRows: _scope_rows,
     OpenRows: _open_rows,
     FailedRows: _failed_rows,
+    RowsAfter: _rows_after,
     OpenInside: _open_inside,
     Compensable: _compensable,
     Fragment: _fragment,

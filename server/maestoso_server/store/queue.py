@@ -560,3 +560,21 @@ async def depths(
         )
         for row in rows
     ]
+
+
+async def wake(conn: Connection, workflow_id: str, *, now_ms: int) -> int:
+    """Make every sleeping row of a workflow (callbackAfterSeconds, a delay) due now; how many. The loop
+    that wakes rows in time gives them to takers."""
+    return int(await conn.fetchval(_WAKE, workflow_id, now_ms))
+
+
+# $1 workflow, $2 now. Queue rows are locked before task rows, as by a save.
+_WAKE = """/* wake rows */
+WITH woken AS (
+  UPDATE task_queue q SET due_ms = $2::bigint, deadline_ms = $2::bigint
+  WHERE q.workflow_id = $1 AND q.owner_epoch = -1 AND NOT q.ended AND q.deadline_ms > $2::bigint
+  RETURNING q.seq),
+shown AS (
+  UPDATE task t SET callback_after_s = 0 FROM woken w
+  WHERE t.workflow_id = $1 AND t.seq = w.seq AND t.callback_after_s > 0)
+SELECT count(*) FROM woken"""

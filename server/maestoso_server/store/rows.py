@@ -197,6 +197,20 @@ def saved_change(n: int, row: TaskRow) -> tuple[Any, ...]:
     )
 
 
+def saved_move(n: int, row: TaskRow) -> tuple[Any, ...]:
+    """A row that leaves the generation, with what may have ended it."""
+    return (
+        n,
+        row.seq,
+        row.generation,
+        row.status,
+        row.updated_ms,
+        row.ended_ms,
+        row.queued,
+        plain_or_none(row.reason),
+    )
+
+
 def saved_birth(
     n: int, namespace: str, birth: QueueBirth, session_id: str | None, place: int
 ) -> tuple[Any, ...]:

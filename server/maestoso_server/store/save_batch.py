@@ -11,11 +11,13 @@ from ..engine.decision import Decision
 from ..ids import MAX_SEQ
 from .rows import (
     changed_payload,
+    plain_or_none,
     saved_birth,
     saved_change,
     saved_header,
     saved_key,
     saved_limited,
+    saved_move,
     saved_payload,
     saved_slot,
     saved_start,
@@ -109,6 +111,8 @@ class Arrays:
         rows["headers"].append(saved_header(n, header))
         if decision.revived:
             rows["definitions"].append((n, header.snapshot_id, header.name, header.version))
+        if decision.corrected:
+            rows["corrections"].append((n, header.input.raw, plain_or_none(header.correlation_id)))
         if decision.payload_changed:
             rows["payloads"].append(changed_payload(n, header))
         if item.deliveries or item.expired or decision.released or decision.asleep:
@@ -139,6 +143,9 @@ class Arrays:
             changed = decision.updated
             if len(changed) > 1:
                 changed = sorted(changed, key=_seq)
+            if decision.aside:
+                rows["task_moves"] += [saved_move(n, row) for row in changed if row.seq in decision.aside]
+                changed = [row for row in changed if row.seq not in decision.aside]
             rows["task_changes"] += [saved_change(n, row) for row in changed]
         if decision.births:
             self._add_births(n, item, now_ms)

@@ -32,6 +32,7 @@ TYPES = {
     "revisions": "bigint[]",
     "headers": "saved_header[]",
     "definitions": "saved_definition[]",
+    "corrections": "saved_correction[]",
     "payloads": "saved_payload[]",
     "start_ids": "uuid[]",
     "starts": "saved_start[]",
@@ -43,6 +44,7 @@ TYPES = {
     "messages": "saved_message[]",
     "task_inserts": "saved_task[]",
     "task_changes": "saved_change[]",
+    "task_moves": "saved_move[]",
     "task_removals": "saved_removal[]",
     "queues": "saved_queue[]",
     "births": "saved_birth[]",
@@ -194,6 +196,11 @@ def _workflows(array: Array) -> list[str]:
             redefined = """snapshot_id = coalesce(d.snapshot_id, w.snapshot_id),
     name = coalesce(d.name, w.name), version = coalesce(d.version, w.version),"""
             joined = f"LEFT JOIN unnest({array['definitions']}) d ON d.n = i.n"
+        if "corrections" in array:
+            redefined += (
+                "correlation_id = CASE WHEN c.n IS NULL THEN w.correlation_id ELSE c.correlation_id END,"
+            )
+            joined += f" LEFT JOIN unnest({array['corrections']}) c ON c.n = i.n"
         parts.append(f"""moved AS (
   UPDATE workflow w SET {redefined} revision = i.revision, status = i.status, generation = i.generation,
     clock_ms = i.clock_ms, updated_ms = i.updated_ms, ended_ms = i.ended_ms, next_seq = i.next_seq,
@@ -202,10 +209,14 @@ def _workflows(array: Array) -> list[str]:
   FROM unnest({array["headers"]}) i {joined}
   WHERE w.id = {_id("i")} RETURNING 1)""")
     if "payloads" in array:
+        corrected = joined = ""
+        if "corrections" in array:
+            corrected = "input = coalesce(c.input, p.input),"
+            joined = f"LEFT JOIN unnest({array['corrections']}) c ON c.n = i.n"
         parts.append(f"""repaid AS (
-  UPDATE workflow_payload p SET output = i.output, variables = i.variables, reason = i.reason,
+  UPDATE workflow_payload p SET {corrected} output = i.output, variables = i.variables, reason = i.reason,
     failed_task = i.failed_task
-  FROM unnest({array["payloads"]}) i WHERE p.workflow_id = {_id("i")} RETURNING 1)""")
+  FROM unnest({array["payloads"]}) i {joined} WHERE p.workflow_id = {_id("i")} RETURNING 1)""")
     if "starts" in array:
         parts.append(f"""paid AS (
   INSERT INTO workflow_payload (workflow_id, input, output, variables, task_to_domain, reason, failed_task,
@@ -246,6 +257,13 @@ def _tasks(array: Array) -> list[str]:
     child_id = i.child_id, worker_id = CASE i.worker_id WHEN '' THEN t.worker_id ELSE i.worker_id END,
     reason = i.reason, state = i.state, output = i.output
   FROM unnest({array["task_changes"]}) i
+  WHERE t.workflow_id = {_id("i")} AND t.seq = i.seq RETURNING 1)""")
+    if "task_moves" in array:
+        # Read by the last SELECT, so done before the plain inserts that take over their keys.
+        parts.append(f"""rehung AS (
+  UPDATE task t SET generation = i.generation, superseded = true, status = i.status,
+    updated_ms = i.updated_ms, ended_ms = i.ended_ms, queued = i.queued, reason = i.reason
+  FROM unnest({array["task_moves"]}) i
   WHERE t.workflow_id = {_id("i")} AND t.seq = i.seq RETURNING 1)""")
     if "task_removals" in array:
         parts.append(f"""dropped AS (
@@ -388,6 +406,7 @@ _COUNTED = (
     ("applied", "applied"),
     ("answers", "answered"),
     ("task_changes", "changed"),
+    ("task_moves", "rehung"),
     ("task_removals", "dropped"),
     ("touches", "ended"),
     ("touches", "kept"),

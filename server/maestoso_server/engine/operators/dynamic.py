@@ -19,8 +19,12 @@ from .worker import enqueue
 
 def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str, Any, str]:
     """(input, the task's name, its registered definition, domain)"""
-    value = turn.resolve(node, path, turn.header.next_seq)
-    given = Json.of(value)
+    return prepare_with(turn, node, Json.of(turn.resolve(node, path, turn.header.next_seq)))
+
+
+def prepare_with(turn: Turn, node: Node, given: Json) -> tuple[Json, str, Any, str]:
+    """The same with this input."""
+    value = given.value
     parameter = node.task.dynamic_task_name_param or ""
     name = value.get(parameter)
     if turn.lacking:

@@ -19,7 +19,7 @@ from ..needs import TaskDefinition
 from ..nodes import DYNAMIC_FORK, JOIN, KINDS, SYSTEM_TYPES, Node
 from ..reasons import DYNAMIC_FORK_WITHOUT_JOIN
 from ..state import TaskRow
-from ..turn import Turn
+from ..turn import Turn, lasting
 from .finishing import Unusable, check_name
 from .forks import spread
 
@@ -54,7 +54,7 @@ def run(turn: Turn, node: Node, row: TaskRow, found: _Branches | None) -> None:
     if found is None:
         return
     mine = turn.edit(row)
-    mine.state = found.state
+    mine.state = {**found.state, **(lasting(mine.state) or {})}
     turn.parsed_fragments[row.seq] = found.fragment
     if found.document is not None:
         turn.fragments[row.seq] = found.document
@@ -216,7 +216,8 @@ def _refuse_duplicates(turn: Turn, node: Node, row: TaskRow, found: _Branches) -
     seen: set[str] = set()
     for reference in found.references:
         used = reference in turn.plan.nodes or (reference, row.path) in turn.fresh
-        used = used or (reference, row.path) in turn.view.newest
+        known = turn.view.newest.get((reference, row.path))
+        used = used or (known is not None and known not in turn.deleted)
         if reference in seen or used:
             raise Unusable(
                 f"No dynamic tasks could be created for the Workflow: {turn.header.name}, Dynamic Fork Task: "

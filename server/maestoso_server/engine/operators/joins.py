@@ -64,7 +64,7 @@ def counters(
             node = turn.plan.nodes.get(reference)
             if node is None or not _is_unreached(turn, join, node, path, ours, pending):
                 waiting += 1
-        elif row.status < _COMPLETED or row.seq in pending:
+        elif row.status < _COMPLETED or row.seq in pending or is_ahead(row):
             waiting += 1
         elif row.status == TaskStatus.COMPLETED_WITH_ERRORS:
             failed_optional += 1
@@ -75,6 +75,11 @@ def counters(
         "failed_permissive": failed_permissive,
         "failed_optional": failed_optional,
     }
+
+
+def is_ahead(row: TaskRow) -> bool:
+    """It was skipped by an operator before the flow has come to it."""
+    return row.status == TaskStatus.SKIPPED and bool((row.state or {}).get("ahead"))
 
 
 def _row(turn: Turn, reference: str, path: Path, ours: bool) -> TaskRow | None:
@@ -89,7 +94,7 @@ def _is_unreached(turn: Turn, join: Node, node: Node, path: Path, ours: bool, pe
     """Whether a task without a row never gets one: something around it chose another case, or failed."""
     for guard in node.guarded_by:
         row = _row(turn, guard.reference, path, ours)
-        if row is not None and row.status >= _COMPLETED and row.seq not in pending:
+        if row is not None and row.status >= _COMPLETED and row.seq not in pending and not is_ahead(row):
             if any(held is node and _leads_to(guard, row, head) for head, held in guard.guards):
                 return False
             return _is_over(turn, guard, row, path, ours, pending)

@@ -126,6 +126,19 @@ def _items(turn: Turn, node: Node, row: TaskRow) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def counters_of(turn: Turn, node: Node, row: TaskRow, number: int) -> dict[str, Any]:
+    """The counters that a loop shows in this turn, to run in it again."""
+    counters: dict[str, Any] = {"iteration": number}
+    shown = row.output.value if row.output is not None else {}
+    if "loopIndex" in shown:
+        counters["loopIndex"] = number - 1
+        counters["loopItem"] = shown.get("loopItem")
+        if number != (row.state or {}).get("turn"):
+            items = _items(turn, node, row)
+            counters["loopItem"] = items[number - 1] if number <= len(items) else None
+    return counters
+
+
 def _ask(turn: Turn, found: _Verdict) -> None:
     """Evaluate the condition over what it reads."""
     node, row = found.node, found.row

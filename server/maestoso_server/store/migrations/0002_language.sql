@@ -131,6 +131,27 @@ CREATE TYPE saved_slot AS (
   refusable boolean
 );
 
+-- ---- operations
+
+-- Operations: rows that a rerun or a jump leaves behind (their generation is below 0 from then on), and
+-- the input and correlation id that a rerun gives a workflow.
+CREATE TYPE saved_move AS (
+  n integer,
+  seq integer,
+  generation integer,
+  status smallint,
+  updated_ms bigint,
+  ended_ms bigint,
+  queued boolean,
+  reason text
+);
+
+CREATE TYPE saved_correction AS (
+  n integer,
+  input bytea,
+  correlation_id text
+);
+
 -- ---- bulk operations ----------------------------------------------------------------------
 -- One operation on many workflows. `state`: 1 its items are being collected, 2 they are being done,
 -- 3 completed, 4 cancelled. `owner_epoch` is the node that works on it; whoever finds that node gone takes

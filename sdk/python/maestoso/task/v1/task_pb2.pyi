@@ -170,7 +170,9 @@ class Task(google.protobuf.message.Message):
     retried_task_id: builtins.str
     """The attempt that this one repeats; empty for a first attempt."""
     generation: builtins.int
-    """Which run of the workflow it belongs to: restart and rerun raise it, from 1."""
+    """Which run of the workflow it belongs to: a restart and a rerun from the beginning raise it, from 1.
+    Below 0: replaced by a rerun from a task, or left behind by a jump.
+    """
     error_name: builtins.str
     """The name by which a TRY catches its failure; empty for a task that has not failed. What the worker
     reported (Failure.error_name), or else TIMEOUT, CANCELED, WORKER_LOST, CHILD_FAILED, SCRIPT_ERROR

@@ -344,6 +344,7 @@ class TerminateWorkflowRequest(google.protobuf.message.Message):
     NAMESPACE_FIELD_NUMBER: builtins.int
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    TRIGGER_FAILURE_WORKFLOW_FIELD_NUMBER: builtins.int
     COMPENSATE_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
@@ -351,6 +352,8 @@ class TerminateWorkflowRequest(google.protobuf.message.Message):
     """The workflow's id: a UUID. Required."""
     reason: builtins.str
     """Why, for people; at most 500 characters; empty = none."""
+    trigger_failure_workflow: builtins.bool
+    """Start the definition's `failureWorkflow`, as if it had failed by itself."""
     compensate: builtins.bool
     """True: first undo what it has completed, by the `compensate` chains of its definition. The workflow
     stays RUNNING until they have ended (a paused one goes on); a second call without it stops them.
@@ -362,9 +365,10 @@ class TerminateWorkflowRequest(google.protobuf.message.Message):
         namespace: builtins.str = ...,
         workflow_id: builtins.str = ...,
         reason: builtins.str = ...,
+        trigger_failure_workflow: builtins.bool = ...,
         compensate: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["compensate", b"compensate", "namespace", b"namespace", "reason", b"reason", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compensate", b"compensate", "namespace", b"namespace", "reason", b"reason", "trigger_failure_workflow", b"trigger_failure_workflow", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___TerminateWorkflowRequest = TerminateWorkflowRequest
 
@@ -525,6 +529,364 @@ class RestartWorkflowResponse(google.protobuf.message.Message):
 global___RestartWorkflowResponse = RestartWorkflowResponse
 
 @typing.final
+class RerunWorkflowRequest(google.protobuf.message.Message):
+    """Which workflow to run again, and from where."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    TASK_ID_FIELD_NUMBER: builtins.int
+    WORKFLOW_INPUT_FIELD_NUMBER: builtins.int
+    TASK_INPUT_FIELD_NUMBER: builtins.int
+    CORRELATION_ID_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    task_id: builtins.str
+    """Go on from this task of the workflow, or of a child of it (that child is run again, and all above
+    it with it). Any attempt names the task. Empty = from the beginning.
+    """
+    workflow_input: builtins.bytes
+    """The workflow's new input, a JSON object of at most 4 MiB; absent = as before. Without `task_id`
+    only.
+    """
+    task_input: builtins.bytes
+    """The task's new input in the place of the one that the definition gives it (the child's input for a
+    SUB_WORKFLOW), a JSON object of at most 4 MiB; absent = as the definition says. With `task_id` only;
+    not for joins, loops, static forks and NOOP.
+    """
+    correlation_id: builtins.str
+    """The workflow's new correlation id; absent = as before."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        task_id: builtins.str = ...,
+        workflow_input: builtins.bytes | None = ...,
+        task_input: builtins.bytes | None = ...,
+        correlation_id: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_correlation_id", b"_correlation_id", "_task_input", b"_task_input", "_workflow_input", b"_workflow_input", "correlation_id", b"correlation_id", "task_input", b"task_input", "workflow_input", b"workflow_input"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_correlation_id", b"_correlation_id", "_task_input", b"_task_input", "_workflow_input", b"_workflow_input", "correlation_id", b"correlation_id", "namespace", b"namespace", "task_id", b"task_id", "task_input", b"task_input", "workflow_id", b"workflow_id", "workflow_input", b"workflow_input"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_correlation_id", b"_correlation_id"]) -> typing.Literal["correlation_id"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_task_input", b"_task_input"]) -> typing.Literal["task_input"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_workflow_input", b"_workflow_input"]) -> typing.Literal["workflow_input"] | None: ...
+
+global___RerunWorkflowRequest = RerunWorkflowRequest
+
+@typing.final
+class RerunWorkflowResponse(google.protobuf.message.Message):
+    """Running again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    workflow_id: builtins.str
+    """The workflow that the command went to: the one asked for, or the child that has the task."""
+    def __init__(
+        self,
+        *,
+        workflow_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["workflow_id", b"workflow_id"]) -> None: ...
+
+global___RerunWorkflowResponse = RerunWorkflowResponse
+
+@typing.final
+class SkipTaskRequest(google.protobuf.message.Message):
+    """Which task to step over."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    reference: builtins.str
+    """The task's reference as the definition names it. Required."""
+    input: builtins.bytes
+    """What the record shows as input, a JSON object of at most 4 MiB; empty = {}."""
+    output: builtins.bytes
+    """What others read as its output, a JSON object of at most 4 MiB; empty = {}."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        reference: builtins.str = ...,
+        input: builtins.bytes = ...,
+        output: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["input", b"input", "namespace", b"namespace", "output", b"output", "reference", b"reference", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___SkipTaskRequest = SkipTaskRequest
+
+@typing.final
+class SkipTaskResponse(google.protobuf.message.Message):
+    """The task will be stepped over."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___SkipTaskResponse = SkipTaskResponse
+
+@typing.final
+class JumpToTaskRequest(google.protobuf.message.Message):
+    """Where to go on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    reference: builtins.str
+    """The task's reference as the definition names it. Required."""
+    input: builtins.bytes
+    """The task's input in the place of the one that the definition gives it, as in RerunWorkflow; absent =
+    as the definition says.
+    """
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        reference: builtins.str = ...,
+        input: builtins.bytes | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_input", b"_input", "input", b"input"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_input", b"_input", "input", b"input", "namespace", b"namespace", "reference", b"reference", "workflow_id", b"workflow_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_input", b"_input"]) -> typing.Literal["input"] | None: ...
+
+global___JumpToTaskRequest = JumpToTaskRequest
+
+@typing.final
+class JumpToTaskResponse(google.protobuf.message.Message):
+    """The workflow goes on there."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___JumpToTaskResponse = JumpToTaskResponse
+
+@typing.final
+class ResetCallbacksRequest(google.protobuf.message.Message):
+    """Whose tasks to wake."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___ResetCallbacksRequest = ResetCallbacksRequest
+
+@typing.final
+class ResetCallbacksResponse(google.protobuf.message.Message):
+    """Woken."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: builtins.int
+    tasks: builtins.int
+    """How many tasks had waited for a time."""
+    def __init__(
+        self,
+        *,
+        tasks: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tasks", b"tasks"]) -> None: ...
+
+global___ResetCallbacksResponse = ResetCallbacksResponse
+
+@typing.final
+class UpdateVariablesRequest(google.protobuf.message.Message):
+    """Which variables to set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    VARIABLES_FIELD_NUMBER: builtins.int
+    REPLACE_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    variables: builtins.bytes
+    """A JSON object of at most 256 KiB. Required."""
+    replace: builtins.bool
+    """Drop the variables that are not named here, instead of keeping them."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        variables: builtins.bytes = ...,
+        replace: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "replace", b"replace", "variables", b"variables", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___UpdateVariablesRequest = UpdateVariablesRequest
+
+@typing.final
+class UpdateVariablesResponse(google.protobuf.message.Message):
+    """Set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___UpdateVariablesResponse = UpdateVariablesResponse
+
+@typing.final
+class UpdateTaskRequest(google.protobuf.message.Message):
+    """What to report of which task."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    reference: builtins.str
+    """The open task's reference; inside a loop `reference__2` means that turn, without a number it is the
+    newest. Required.
+    """
+    status: maestoso.task.v1.task_pb2.TaskStatus.ValueType
+    """COMPLETED, FAILED, FAILED_WITH_TERMINAL_ERROR, or IN_PROGRESS, which changes the output only.
+    UNSPECIFIED = COMPLETED.
+    """
+    output: builtins.bytes
+    """Members to set in the task's output, a JSON object of at most 4 MiB; empty = {}."""
+    reason: builtins.str
+    """Why it failed; at most 500 characters; empty = none."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        reference: builtins.str = ...,
+        status: maestoso.task.v1.task_pb2.TaskStatus.ValueType = ...,
+        output: builtins.bytes = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "output", b"output", "reason", b"reason", "reference", b"reference", "status", b"status", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___UpdateTaskRequest = UpdateTaskRequest
+
+@typing.final
+class UpdateTaskResponse(google.protobuf.message.Message):
+    """Committed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: builtins.int
+    task_id: builtins.str
+    """The task that was found."""
+    def __init__(
+        self,
+        *,
+        task_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["task_id", b"task_id"]) -> None: ...
+
+global___UpdateTaskResponse = UpdateTaskResponse
+
+@typing.final
+class RemoveWorkflowRequest(google.protobuf.message.Message):
+    """Which execution to delete."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    TERMINATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    RECURSIVE_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    terminate: builtins.bool
+    """End it as TERMINATED first where it has not ended."""
+    reason: builtins.str
+    """Why it is terminated, for people (its failed parent shows it); at most 500 characters."""
+    recursive: builtins.bool
+    """Delete the workflows that its SUB_WORKFLOW tasks started too, and theirs. Those that run are
+    terminated where `terminate` is set and refused where not.
+    """
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        terminate: builtins.bool = ...,
+        reason: builtins.str = ...,
+        recursive: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "reason", b"reason", "recursive", b"recursive", "terminate", b"terminate", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___RemoveWorkflowRequest = RemoveWorkflowRequest
+
+@typing.final
+class RemoveWorkflowResponse(google.protobuf.message.Message):
+    """Deleted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKFLOWS_FIELD_NUMBER: builtins.int
+    workflows: builtins.int
+    """How many executions."""
+    def __init__(
+        self,
+        *,
+        workflows: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["workflows", b"workflows"]) -> None: ...
+
+global___RemoveWorkflowResponse = RemoveWorkflowResponse
+
+@typing.final
 class SignalWorkflowRequest(google.protobuf.message.Message):
     """What to tell a waiting task."""
 
@@ -569,14 +931,22 @@ class SignalWorkflowResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     OUTCOME_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    TASK_ID_FIELD_NUMBER: builtins.int
     outcome: global___SignalOutcome.ValueType
     """What became of it."""
+    workflow_id: builtins.str
+    """The workflow that took it: the one asked for, or a child."""
+    task_id: builtins.str
+    """The task that took it; empty where it is kept."""
     def __init__(
         self,
         *,
         outcome: global___SignalOutcome.ValueType = ...,
+        workflow_id: builtins.str = ...,
+        task_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["outcome", b"outcome", "task_id", b"task_id", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___SignalWorkflowResponse = SignalWorkflowResponse
 
