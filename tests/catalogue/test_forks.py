@@ -1,4 +1,4 @@
-"""05 D: static and dynamic forks, and the joins behind them."""
+"""Parallel paths (D of the behaviour catalogue)."""
 
 from __future__ import annotations
 
@@ -6,346 +6,393 @@ from typing import Any
 
 import pytest
 
+from engine.harness import World, flow, fork, join, simple, switch, task
+from maestoso_server.engine.events import Result
 from maestoso_server.engine.state import TaskStatus
-
-from ..engine.harness import World, flow, fork, join, simple, switch, task
+from maestoso_server.payload import Json
 
 FAILED = TaskStatus.FAILED
-
-CHILD = flow(simple("c1"), simple("c2"), name="child")
-
-
-def sub(reference: str, **more: Any) -> dict[str, Any]:
-    return task("SUB_WORKFLOW", reference, subWorkflowParam={"name": "child"}, **more)
+Node = dict[str, Any]
 
 
-def two_branches(**left: Any) -> dict[str, Any]:
-    return flow(
-        fork("f", [simple("it1", **left), simple("it3")], [simple("it2")]),
-        join("j", "it3", "it2"),
-        simple("it4"),
+def finish(world: World, run: str, *references: str) -> None:
+    for reference in references:
+        world.result(run, reference, {"by": reference})
+
+
+@pytest.mark.covers("D.fork_join.1", "K21", "B3")
+def test_k21_a_fork_its_branches_and_the_join_that_waits_for_both() -> None:
+    world = World(
+        flow(
+            fork("f", [simple("it1"), simple("it3")], [simple("it2")]), join("j", "it3", "it2"), simple("it4")
+        )
     )
+    run = world.start("flow")
+    assert world.shown(run) == ["f:COMPLETED", "it1:SCHEDULED", "it2:SCHEDULED", "j:IN_PROGRESS"]
+    assert world.row(run, "f").type == "FORK"
+
+    finish(world, run, "it1", "it2")
+    assert world.row(run, "j").status is TaskStatus.IN_PROGRESS
+    world.result(run, "it3", {})
+    assert world.output(run, "j") == {"it2": {"by": "it2"}}
+    finish(world, run, "it4")
+    assert world.status(run) == "COMPLETED"
+    assert len(world.rows(run)) == 6
 
 
-@pytest.mark.covers("D.fork_join.1")
-def test_both_branches_end_and_the_flow_goes_on_behind_the_join() -> None:
-    world = World(two_branches())
-    workflow = world.start("flow")
-    assert world.shown(workflow) == ["f:COMPLETED", "it1:SCHEDULED", "it2:SCHEDULED", "j:IN_PROGRESS"]
-    world.result(workflow, "it1")
-    assert world.shown(workflow)[4:] == ["it3:SCHEDULED"]
-    world.result(workflow, "it2", {"two": 2})
-    assert world.row(workflow, "j").status == TaskStatus.IN_PROGRESS
-    world.result(workflow, "it3", {"three": 3})
-    assert world.output(workflow, "j") == {"it3": {"three": 3}, "it2": {"two": 2}}
-    assert world.shown(workflow) == [
-        "f:COMPLETED", "it1:COMPLETED", "it2:COMPLETED", "j:COMPLETED", "it3:COMPLETED", "it4:SCHEDULED",
-    ]  # fmt: skip
-    world.result(workflow, "it4")
-    assert (world.status(workflow), len(world.rows(workflow))) == ("COMPLETED", 6)
+@pytest.mark.covers("D.fork_join.2", "K21")
+@pytest.mark.parametrize("joined", [("it3", "it2"), ("it3",)])
+def test_k21_a_failing_branch_ends_the_workflow_joined_or_not(joined: tuple[str, ...]) -> None:
+    world = World(flow(fork("f", [simple("it1"), simple("it3")], [simple("it2")]), join("j", *joined)))
+    run = world.start("flow")
+    finish(world, run, "it1")
+    world.result(run, "it2", status=FAILED)
+
+    assert world.status(run) == "FAILED"
+    assert world.shown(run) == ["f:COMPLETED", "it1:COMPLETED", "it2:FAILED", "j:CANCELED", "it3:CANCELED"]
 
 
-@pytest.mark.covers("D.fork_join.2")
-def test_a_failed_branch_cancels_the_other_and_the_join() -> None:
-    world = World(two_branches())
-    workflow = world.start("flow")
-    world.result(workflow, "it1")
-    world.result(workflow, "it2", status=FAILED, reason="no luck")
-    assert world.shown(workflow) == [
-        "f:COMPLETED", "it1:COMPLETED", "it2:FAILED", "j:CANCELED", "it3:CANCELED",
-    ]  # fmt: skip
-    assert world.status(workflow) == "FAILED"
-    assert (world.header(workflow).reason or "").endswith("and reason: 'no luck'")
-    assert not world.workflows[workflow].queue
+@pytest.mark.covers("D.fork_join.3", "K17")
+def test_k17_permissive_branches_all_run_before_the_join_fails() -> None:
+    branches = [simple("it1", permissive=True)], [simple("it2", permissive=True), simple("it3")]
+    world = World(flow(fork("f", *branches), join("j", "it1", "it3"), simple("never")))
+    run = world.start("flow")
+    world.result(run, "it1", status=FAILED, reason="no luck")
+    assert world.status(run) == "RUNNING"
+    finish(world, run, "it2")
+    assert world.row(run, "j").status is TaskStatus.IN_PROGRESS
+
+    finish(world, run, "it3")
+    assert world.row(run, "j").status is FAILED
+    assert world.status(run) == "FAILED"
+    assert "never:SCHEDULED" not in world.shown(run)
 
 
-@pytest.mark.covers("D.fork_join.3")
-def test_a_permissive_failure_lets_the_other_branch_end_first() -> None:
-    branches = [[simple("it1", permissive=True)], [simple("it2"), simple("it3")]]
-    world = World(flow(fork("f", *branches), join("j", "it1", "it3"), simple("it4")))
-    workflow = world.start("flow")
-    world.result(workflow, "it1", status=FAILED, reason="no luck")
-    assert world.status(workflow) == "RUNNING"
-    world.result(workflow, "it2")
-    assert world.shown(workflow) == [
-        "f:COMPLETED", "it1:FAILED", "it2:COMPLETED", "j:IN_PROGRESS", "it3:SCHEDULED",
-    ]  # fmt: skip
-    world.result(workflow, "it3")
-    assert world.shown(workflow)[3:] == ["j:FAILED", "it3:COMPLETED"]
-    assert world.status(workflow) == "FAILED"
-    assert "no luck" in (world.header(workflow).reason or "")
-
-
-def nested(*inner_end: dict[str, Any]) -> dict[str, Any]:
+def nested(third: list[Node] | None = None) -> Node:
     inner = [
-        fork("f2", [simple("t12")], [simple("t13")]),
-        join("join2", "t12", "t13"),
+        simple("t12"),
+        fork("inner", [simple("t13"), switch("d", "${workflow.input.case}", {"c": [simple("t14")]})]),
     ]
-    deciding = [switch("d", "${workflow.input.case}", {"a": [simple("t16"), simple("t19")]}), simple("t20")]
-    on = ["t11", "join2", *(end["taskReferenceName"] for end in inner_end)]
-    branches = [[simple("t11")], inner, *([end] for end in inner_end)]
-    return flow(
-        fork("f1", *branches, deciding),
-        join("join1", *on, "t20"),
-        simple("t15"),
-    )
+    inner[1]["forkTasks"].append([simple("t15")])
+    joins = ["t11", "j2", *(["sw1"] if third else [])]
+    branches = [[simple("t11")], [*inner, join("j2", "d", "t15")], *([third] if third else [])]
+    return flow(fork("outer", *branches), join("j1", *joins), simple("t16"))
 
 
 @pytest.mark.covers("D.fork_join.6")
-def test_forks_inside_forks_join_from_the_inside() -> None:
+def test_an_inner_join_is_one_of_what_the_outer_join_waits_for() -> None:
     world = World(nested())
-    workflow = world.start("flow", {"case": "a"})
-    assert world.shown(workflow) == [
-        "f1:COMPLETED", "t11:SCHEDULED", "f2:COMPLETED", "t12:SCHEDULED", "t13:SCHEDULED",
-        "join2:IN_PROGRESS", "d:COMPLETED", "t16:SCHEDULED", "join1:IN_PROGRESS",
-    ]  # fmt: skip
-    assert world.row(workflow, "join1").input.value == {"joinOn": ["t11", "join2", "t20"]}
-    assert world.row(workflow, "join2").input.value == {"joinOn": ["t12", "t13"]}
-    for reference in ("t11", "t16", "t19", "t12"):
-        world.result(workflow, reference)
-        assert world.row(workflow, "join2").status == TaskStatus.IN_PROGRESS
-    world.result(workflow, "t13", {"n": 13})
-    assert world.output(workflow, "join2") == {"t13": {"n": 13}}
-    assert world.row(workflow, "join1").status == TaskStatus.IN_PROGRESS
-    world.result(workflow, "t20")
-    assert world.output(workflow, "join1") == {"join2": {"t13": {"n": 13}}}
-    world.result(workflow, "t15")
-    assert (world.status(workflow), len(world.rows(workflow))) == ("COMPLETED", 12)
+    run = world.start("flow", {"case": "c"})
+    finish(world, run, "t12", "t11", "t13", "t14")
+    assert world.row(run, "j2").status is TaskStatus.IN_PROGRESS
+    finish(world, run, "t15")
+    assert world.row(run, "j2").status is world.row(run, "j1").status is TaskStatus.COMPLETED
+    assert list(world.output(run, "j1")) == ["t11", "j2"]
+
+    finish(world, run, "t16")
+    assert world.status(run) == "COMPLETED"
 
 
 @pytest.mark.covers("D.fork_join.7")
-def test_an_outer_join_waits_for_a_sub_workflow_too() -> None:
-    world = World(nested(sub("sw1")), CHILD)
-    workflow = world.start("flow", {"case": "a"})
-    assert world.row(workflow, "join1").input.value == {"joinOn": ["t11", "join2", "sw1", "t20"]}
-    (child,) = world.children(workflow)
-    for reference in ("t11", "t12", "t13", "t16", "t19", "t20"):
-        world.result(workflow, reference)
-    world.result(child, "c1")
-    assert world.row(workflow, "join1").status == TaskStatus.IN_PROGRESS
-    world.result(child, "c2", {"by": "child"})
-    assert world.output(workflow, "join1") == {"sw1": {"subWorkflowId": child, "by": "child"}}
-    world.result(workflow, "t15")
-    assert (world.status(workflow), len(world.rows(workflow))) == ("COMPLETED", 13)
+def test_a_child_can_be_a_branch_beside_an_inner_fork() -> None:
+    child = flow(simple("c1"), simple("c2"), name="child")
+    world = World(nested([task("SUB_WORKFLOW", "sw1", subWorkflowParam={"name": "child"})]), child)
+    run = world.start("flow", {"case": "c"})
+    finish(world, run, "t12", "t11", "t13", "t14", "t15")
+    assert world.row(run, "j1").status is TaskStatus.IN_PROGRESS
+    (child_id,) = world.children(run)
+    finish(world, child_id, "c1", "c2")
+    assert world.row(run, "j1").status is TaskStatus.COMPLETED
+    assert world.output(run, "j1")["sw1"] == {"subWorkflowId": child_id, "by": "c2"}
+    finish(world, run, "t16")
+    assert world.status(run) == "COMPLETED"
 
 
 @pytest.mark.covers("D.fork_join.10")
-def test_a_failed_child_of_a_branch_is_tried_again_as_another() -> None:
-    definition = {"name": "sub", "retryCount": 1, "retryDelaySeconds": 0}
+def test_a_failed_child_is_tried_again_as_a_new_one() -> None:
+    sub = task("SUB_WORKFLOW", "sub", {"k": "${workflow.input.k}"}, subWorkflowParam={"name": "child"})
     world = World(
-        flow(fork("f", [sub("sub", taskDefinition=definition)], [simple("it2")]), join("j", "sub", "it2")),
-        CHILD,
+        flow(fork("f", [{**sub, "retryCount": 1}], [simple("b")]), join("j", "sub", "b")),
+        flow(simple("c1", {"k": "${workflow.input.k}"}), name="child"),
     )
-    workflow = world.start("flow")
-    (first,) = world.children(workflow)
-    world.result(workflow, "it2")
-    world.result(first, "c1", status=FAILED, reason="no luck")
-    assert (world.status(first), world.status(workflow)) == ("FAILED", "RUNNING")
-    assert world.shown(workflow) == [
-        "f:COMPLETED", "sub:FAILED", "it2:COMPLETED", "j:IN_PROGRESS", "sub:IN_PROGRESS",
-    ]  # fmt: skip
-    old, new = [row for row in world.rows(workflow) if row.reference == "sub"]
-    assert (old.superseded, new.retried_seq, new.attempt) == (True, old.seq, 1)
-    second = world.children(workflow)[-1]
-    assert second != first
-    world.result(second, "c1")
-    world.result(second, "c2")
-    assert world.shown(workflow)[3:] == ["j:COMPLETED", "sub:COMPLETED"]
-    assert world.status(workflow) == "COMPLETED"
+    run = world.start("flow", {"k": 7})
+    (first,) = world.children(run)
+    world.result(first, "c1", status=FAILED)
+    assert world.status(first) == "FAILED"
+    world.advance(60)
+
+    old, new = world.children(run)
+    rows = [row for row in world.rows(run) if row.reference == "sub"]
+    assert [(row.status.name, row.retried_seq) for row in rows] == [
+        ("FAILED", 0),
+        ("IN_PROGRESS", rows[0].seq),
+    ]
+    assert old == first and new != first
+    assert world.row(new, "c1").input.value == {"k": 7}
+    finish(world, new, "c1")
+    finish(world, run, "b")
+    assert world.status(run) == "COMPLETED"
 
 
 # --- joinMode ------------------------------------------------------------------------------------
 
 
-def joined(count: int, on: list[str] | None = None, mode: str | None = "SYNC", **first: Any) -> World:
-    branches = [[simple(f"b{n}", **(first if n == 0 else {}))] for n in range(count)]
-    more = {} if mode is None else {"joinMode": mode}
-    return World(flow(fork("f", *branches), join("j", *(on or [f"b{n}" for n in range(count)]), **more)))
+def wide(mode: str | None, count: int = 3, **more: Any) -> Node:
+    references = [f"b{n}" for n in range(count)]
+    joining = join("j", *references, **({"joinMode": mode} if mode else {}))
+    return flow(fork("f", *([simple(reference, **more)] for reference in references)), joining)
 
 
-@pytest.mark.covers("D.sync_join.1", "D.sync_join.2", "D.sync_join.3", "D.sync_join.9")
-@pytest.mark.parametrize("mode", ["SYNC", None, "ASYNC"])
-@pytest.mark.parametrize("count", [3, 10])
-def test_a_join_is_decided_with_the_last_result_in_every_mode(mode: str | None, count: int) -> None:
-    world = joined(count, mode=mode)
-    workflow = world.start("flow")
-    for n in range(count):
-        assert world.row(workflow, "j").status == TaskStatus.IN_PROGRESS
-        before = world.decisions
-        world.result(workflow, f"b{n}", {"n": n})
-        assert world.decisions == before + 1, "nothing else has to happen"
-    assert world.output(workflow, "j") == {f"b{n}": {"n": n} for n in range(count)}
-    assert world.status(workflow) == "COMPLETED"
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param("SYNC", marks=pytest.mark.covers("D.sync_join.1")),
+        pytest.param(None, marks=pytest.mark.covers("D.sync_join.2")),
+        pytest.param("ASYNC", marks=pytest.mark.covers("D.sync_join.3")),
+    ],
+)
+def test_a_join_is_decided_in_the_same_commit_whatever_its_mode(mode: str | None) -> None:
+    world = World(wide(mode))
+    run = world.start("flow")
+    finish(world, run, "b0", "b1")
+    assert world.row(run, "j").status is TaskStatus.IN_PROGRESS
+    before = world.header(run).revision
+    finish(world, run, "b2")
+    assert world.row(run, "j").status is TaskStatus.COMPLETED
+    assert world.status(run) == "COMPLETED"
+    assert world.header(run).revision == before + 1
 
 
-@pytest.mark.covers("D.sync_join.4")
-def test_an_optional_branch_may_fail() -> None:
-    world = joined(2, optional=True)
-    workflow = world.start("flow")
-    world.result(workflow, "b0", status=FAILED)
-    world.result(workflow, "b1")
-    assert world.shown(workflow) == [
-        "f:COMPLETED", "b0:COMPLETED_WITH_ERRORS", "b1:COMPLETED", "j:COMPLETED_WITH_ERRORS",
-    ]  # fmt: skip
-    assert world.status(workflow) == "COMPLETED"
+@pytest.mark.covers("D.sync_join.4", "K17")
+def test_an_optional_branch_that_fails_does_not_fail_the_join() -> None:
+    world = World(wide("SYNC", optional=True))
+    run = world.start("flow")
+    finish(world, run, "b0", "b1")
+    world.result(run, "b2", status=FAILED, reason="no luck")
+    assert world.shown(run)[-2:] == ["b2:COMPLETED_WITH_ERRORS", "j:COMPLETED_WITH_ERRORS"]
+    assert "completed with errors" in (world.row(run, "j").reason or "")
+    assert world.status(run) == "COMPLETED"
 
 
 @pytest.mark.covers("D.sync_join.5")
-def test_a_required_branch_may_not() -> None:
-    world = joined(2)
-    workflow = world.start("flow")
-    world.result(workflow, "b0", status=FAILED)
-    assert world.shown(workflow) == ["f:COMPLETED", "b0:FAILED", "b1:CANCELED", "j:CANCELED"]
-    assert world.status(workflow) == "FAILED"
+def test_a_required_branch_that_fails_fails_the_workflow() -> None:
+    world = World(wide("SYNC"))
+    run = world.start("flow")
+    world.result(run, "b1", status=FAILED)
+    assert world.status(run) == "FAILED"
+    assert world.row(run, "j").status is TaskStatus.CANCELED
 
 
-@pytest.mark.covers("D.sync_join.6")
-def test_a_branch_of_several_tasks_is_waited_for_to_its_last() -> None:
-    world = World(
-        flow(
-            fork("f", [simple("a"), simple("b"), simple("c")], [simple("x")]),
-            join("j", "c", "x", joinMode="SYNC"),
-        )
-    )
-    workflow = world.start("flow")
-    for reference in ("x", "a", "b"):
-        world.result(workflow, reference)
-        assert world.row(workflow, "j").status == TaskStatus.IN_PROGRESS
-    world.result(workflow, "c", {"n": 1})
-    assert (world.output(workflow, "j"), world.status(workflow)) == ({"c": {"n": 1}}, "COMPLETED")
+@pytest.mark.covers("D.sync_join.6", "D.sync_join.8")
+def test_joins_wait_for_the_ends_of_paths_inner_ones_first() -> None:
+    inner = [fork("g", [simple("a1"), simple("a2")], [simple("b1")]), join("h", "a2", "b1", joinMode="SYNC")]
+    world = World(flow(fork("f", inner, [simple("c1")]), join("j", "h", "c1", joinMode="SYNC")))
+    run = world.start("flow")
+    finish(world, run, "c1", "b1", "a1")
+    assert [world.row(run, name).status.name for name in "hj"] == ["IN_PROGRESS", "IN_PROGRESS"]
+    finish(world, run, "a2")
+    assert [world.row(run, name).status.name for name in "hj"] == ["COMPLETED", "COMPLETED"]
 
 
 @pytest.mark.covers("D.sync_join.7")
-def test_a_join_on_some_branches_does_not_wait_for_the_others() -> None:
-    world = joined(3, ["b0", "b2"])
-    workflow = world.start("flow")
-    world.result(workflow, "b0")
-    world.result(workflow, "b2")
-    assert world.row(workflow, "j").status == TaskStatus.COMPLETED
-    assert (world.row(workflow, "b1").status, world.status(workflow)) == (TaskStatus.SCHEDULED, "RUNNING")
-    world.result(workflow, "b1")
-    assert world.status(workflow) == "COMPLETED"
+def test_a_join_on_some_does_not_wait_for_the_others_but_the_workflow_does() -> None:
+    branches = fork("f", [simple("a")], [simple("b")])
+    world = World(flow(branches, join("j", "a", joinMode="SYNC"), simple("after")))
+    run = world.start("flow")
+    finish(world, run, "a", "after")
+    assert world.row(run, "j").status is TaskStatus.COMPLETED
+    assert world.status(run) == "RUNNING"
+    finish(world, run, "b")
+    assert world.status(run) == "COMPLETED"
 
 
-@pytest.mark.covers("D.sync_join.8")
-def test_an_inner_join_is_done_before_the_outer_one() -> None:
-    inner = [fork("g", [simple("x")], [simple("y")]), join("k", "x", "y", joinMode="SYNC")]
-    world = World(flow(fork("f", inner, [simple("a")]), join("j", "k", "a", joinMode="SYNC")))
-    workflow = world.start("flow")
-    world.result(workflow, "a")
-    world.result(workflow, "x", {"n": 1})
-    assert (world.row(workflow, "k").status.name, world.row(workflow, "j").status.name) == (
-        "IN_PROGRESS",
-        "IN_PROGRESS",
-    )
-    world.result(workflow, "y", {"n": 2})
-    assert world.output(workflow, "k") == {"x": {"n": 1}, "y": {"n": 2}}
-    assert world.output(workflow, "j") == {"k": {"x": {"n": 1}, "y": {"n": 2}}}
-    assert world.status(workflow) == "COMPLETED"
+@pytest.mark.covers("D.sync_join.9")
+def test_ten_branches_are_all_joined() -> None:
+    world = World(wide("SYNC", 10))
+    run = world.start("flow")
+    finish(world, run, *(f"b{n}" for n in reversed(range(10))))
+    assert list(world.output(run, "j")) == [f"b{n}" for n in range(10)]
 
 
-@pytest.mark.covers("D.lock_contention.1", "D.lock_contention.2")
-def test_what_follows_a_join_is_scheduled_in_the_decision_that_completes_it() -> None:
-    world = World(two_branches())
-    workflow = world.start("flow")
-    world.result(workflow, "it1")
-    world.result(workflow, "it2")
+@pytest.mark.covers("D.lock_contention.1", "D.lock_contention.2", "B3")
+def test_b3_results_that_arrive_together_join_and_go_on_in_one_decision() -> None:
+    """No lock can come between a join and what follows it: both are one decision."""
+    world = World(flow(fork("f", [simple("a")], [simple("b")]), join("j", "a", "b"), simple("after")))
+    run = world.start("flow")
+    events = [
+        Result(
+            now_ms=world.now_ms,
+            seq=world.row(run, name).seq,
+            status=TaskStatus.COMPLETED,
+            output=Json.of({}),
+            delivery=1,
+        )
+        for name in "ab"
+    ]
     before = world.decisions
-    world.result(workflow, "it3")
+    world.happen(run, *events)
     assert world.decisions == before + 1
-    assert (world.row(workflow, "j").status, world.shown(workflow)[-1]) == (
-        TaskStatus.COMPLETED,
-        "it4:SCHEDULED",
-    )
+    assert world.shown(run)[-2:] == ["j:COMPLETED", "after:SCHEDULED"]
+
+
+@pytest.mark.covers("B3")
+def test_b3_a_branch_that_will_be_tried_again_has_not_failed_for_the_join() -> None:
+    branches = fork("f", [simple("a", retryCount=1)], [simple("b")])
+    world = World(flow(branches, join("j", "a", "b")), tasks={"a": {"name": "a"}})
+    run = world.start("flow")
+    finish(world, run, "b")
+    world.result(run, "a", status=FAILED)
+    assert world.row(run, "j").status is TaskStatus.IN_PROGRESS
+    finish(world, run, "a")
+    assert world.status(run) == "COMPLETED"
 
 
 # --- dynamic forks -------------------------------------------------------------------------------
 
 
-def dynamic() -> dict[str, Any]:
-    inputs = {"tasks": "${it1.output.tasks}", "inputs": "${it1.output.inputs}"}
-    forking = task(
+def different(**more: Any) -> Node:
+    return task(
         "FORK_JOIN_DYNAMIC",
         "d",
-        inputs,
+        {"tasks": "${it1.output.tasks}", "inputs": "${it1.output.inputs}"},
         dynamicForkTasksParam="tasks",
         dynamicForkTasksInputParamName="inputs",
+        **more,
     )
-    return flow(simple("it1"), forking, join("j"), simple("it4"))
 
 
-FORKED = {"tasks": [simple("xdt1"), simple("xdt2")], "inputs": {"xdt1": {"k1": "v1"}, "xdt2": {"k2": "v2"}}}
+LISTED = [simple("xdt1"), simple("xdt2")]
 
 
-def forked() -> tuple[World, str]:
-    world = World(dynamic())
-    workflow = world.start("flow")
-    world.result(workflow, "it1", FORKED)
-    assert world.shown(workflow) == [
-        "it1:COMPLETED", "d:COMPLETED", "xdt1:SCHEDULED", "xdt2:SCHEDULED", "j:IN_PROGRESS",
-    ]  # fmt: skip
-    return world, workflow
+def listing(world: World, tasks: Any = LISTED, inputs: Any = None) -> str:
+    run = world.start("flow")
+    world.result(run, "it1", {"tasks": tasks, "inputs": {"xdt1": {"k": 1}} if inputs is None else inputs})
+    return run
 
 
-@pytest.mark.covers("D.dynamic_fork.1", "M.8")
-def test_the_branches_come_from_an_output_and_their_outputs_go_into_the_join() -> None:
-    world, workflow = forked()
-    assert world.row(workflow, "d").type == "FORK"
-    assert [world.row(workflow, name).input.value for name in ("xdt1", "xdt2")] == [
-        {"k1": "v1"},
-        {"k2": "v2"},
+@pytest.mark.covers("D.dynamic_fork.1", "K22", "M.8")
+def test_k22_a_list_made_at_run_time_is_forked_and_joined() -> None:
+    world = World(flow(simple("it1"), different(), join("j"), simple("it4")))
+    run = listing(world)
+    assert world.shown(run) == [
+        "it1:COMPLETED",
+        "d:COMPLETED",
+        "xdt1:SCHEDULED",
+        "xdt2:SCHEDULED",
+        "j:IN_PROGRESS",
     ]
-    assert world.row(workflow, "j").input.value == {"joinOn": ["xdt1", "xdt2"]}
-    world.result(workflow, "xdt1", {"ok1": "ov1"})
-    assert world.row(workflow, "j").status == TaskStatus.IN_PROGRESS
-    world.result(workflow, "xdt2", {"ok1": "ov2"})
-    assert world.output(workflow, "j") == {"xdt1": {"ok1": "ov1"}, "xdt2": {"ok1": "ov2"}}
-    assert world.shown(workflow)[4:] == ["j:COMPLETED", "it4:SCHEDULED"]
-    world.result(workflow, "it4")
-    assert world.status(workflow) == "COMPLETED"
+    assert world.row(run, "j").input.value["joinOn"] == ["xdt1", "xdt2"]
+    assert world.row(run, "xdt1").input.value == {"k": 1}
+
+    finish(world, run, "xdt2", "xdt1")
+    assert world.output(run, "j") == {"xdt1": {"by": "xdt1"}, "xdt2": {"by": "xdt2"}}
+    finish(world, run, "it4")
+    assert world.status(run) == "COMPLETED"
 
 
 @pytest.mark.covers("D.dynamic_fork.2")
-def test_a_failed_dynamic_branch_cancels_the_others_and_the_join() -> None:
-    world, workflow = forked()
-    world.result(workflow, "xdt1", status=FAILED)
-    assert world.shown(workflow)[2:] == ["xdt1:FAILED", "xdt2:CANCELED", "j:CANCELED"]
-    assert world.status(workflow) == "FAILED"
+def test_a_forked_task_that_fails_ends_the_workflow() -> None:
+    world = World(flow(simple("it1"), different(), join("j")))
+    run = listing(world)
+    world.result(run, "xdt1", status=FAILED)
+    assert world.status(run) == "FAILED"
+    assert world.shown(run)[2:] == ["xdt1:FAILED", "xdt2:CANCELED", "j:CANCELED"]
 
 
-@pytest.mark.covers("D.dynamic_fork.5")
-def test_branches_without_outputs_leave_the_join_without_any() -> None:
-    world, workflow = forked()
-    world.result(workflow, "xdt1")
-    world.result(workflow, "xdt2", {})
-    assert world.row(workflow, "j").status == TaskStatus.COMPLETED
-    assert world.output(workflow, "j") == {}
-    assert world.shown(workflow)[-1] == "it4:SCHEDULED"
+@pytest.mark.covers("D.dynamic_fork.5", "K21")
+def test_k21_empty_outputs_are_left_out_of_the_join() -> None:
+    world = World(flow(simple("it1"), different(), join("j")))
+    run = listing(world)
+    world.result(run, "xdt1", {})
+    world.result(run, "xdt2", {})
+    assert world.output(run, "j") == {}
+    assert world.status(run) == "COMPLETED"
 
 
-@pytest.mark.covers("D.dynamic_fork.6")
+@pytest.mark.covers("D.dynamic_fork.6", "D.dynamic_fork.7")
 @pytest.mark.parametrize(
-    ("wrong", "told"),
-    [
-        ({**FORKED, "inputs": "none"}, "is not a map -> expecting a map of K,V  but found none"),
-        ({**FORKED, "tasks": "none"}, "Cannot deserialize a list of Workflow Tasks"),
-    ],
+    ("tasks", "inputs"), [("none", {}), ([{"name": "x"}], {}), (LISTED, "none"), (LISTED, {"xdt1": 1})]
 )
-def test_inputs_that_are_none_end_the_workflow_right_there(wrong: dict[str, Any], told: str) -> None:
-    world = World(dynamic())
-    workflow = world.start("flow")
-    world.result(workflow, "it1", wrong)
-    assert world.shown(workflow) == ["it1:COMPLETED", "d:FAILED_WITH_TERMINAL_ERROR"]
-    assert told in (world.row(workflow, "d").reason or "")
-    assert world.status(workflow) == "FAILED"
-    assert told in (world.header(workflow).reason or "")
+def test_a_fork_without_meaning_fails_with_a_reason_and_no_branch(tasks: Any, inputs: Any) -> None:
+    """B1: it has a record of its own, which says why; Conductor leaves none."""
+    world = World(flow(simple("it1"), different(), join("j")))
+    run = listing(world, tasks, inputs)
+    row = world.row(run, "d")
+    assert row.status is TaskStatus.FAILED_WITH_TERMINAL_ERROR
+    assert row.reason
+    assert world.status(run) == "FAILED"
+    assert [shown.split(":")[0] for shown in world.shown(run)] == ["it1", "d"]
 
 
-@pytest.mark.covers("D.dynamic_fork.7")
-def test_a_dynamic_fork_that_begins_the_workflow_fails_it_at_its_start() -> None:
-    params = {"dynamicForkTasksParam": "tasks", "dynamicForkTasksInputParamName": "inputs"}
-    world = World(flow(task("FORK_JOIN_DYNAMIC", "d", {"tasks": 5, "inputs": {}}, **params), join("j")))
-    workflow = world.start("flow")
-    assert world.shown(workflow) == ["d:FAILED_WITH_TERMINAL_ERROR"]
-    assert "Cannot deserialize a list of Workflow Tasks" in (world.header(workflow).reason or "")
-    assert (world.status(workflow), list(world.workflows)) == ("FAILED", [workflow])
+@pytest.mark.covers("K22")
+def test_k22_one_task_for_all_inputs_with_their_index() -> None:
+    elements = [{"a": 1}, "two", 3]
+    forking = task("FORK_JOIN_DYNAMIC", "d", {"forkTaskName": "t", "forkTaskInputs": elements})
+    again = task("FORK_JOIN_DYNAMIC", "e", {"forkTaskName": "t", "forkTaskInputs": [{}]})
+    world = World(flow(forking, join("j"), again, join("k")))
+    run = world.start("flow")
+    given = [world.row(run, f"_t_{n}").input.value for n in range(3)]
+    assert given == [
+        {"a": 1, "__index": 0},
+        {"input": "two", "__index": 1},
+        {"input": 3, "__index": 2},
+    ]
+    finish(world, run, "_t_0", "_t_1", "_t_2")
+    assert world.row(run, "_e_t_0").status is TaskStatus.SCHEDULED
+
+
+@pytest.mark.covers("K22")
+def test_k22_an_empty_list_completes_at_once() -> None:
+    world = World(flow(task("FORK_JOIN_DYNAMIC", "d", {"forkTaskInputs": []}), join("j"), simple("after")))
+    assert world.shown(world.start("flow")) == ["d:COMPLETED", "j:COMPLETED", "after:SCHEDULED"]
+
+
+@pytest.mark.covers("K23", "B6")
+def test_k23_only_the_task_id_is_filled_into_the_data_of_branches() -> None:
+    data = {"id": "${CPEWF_TASK_ID}", "text": "${workflow.input.secret}"}
+    forking = task(
+        "FORK_JOIN_DYNAMIC", "d", {"forkTaskName": "t", "forkTaskInputs": "${workflow.input.list}"}
+    )
+    world = World(flow(forking, join("j")))
+    run = world.start("flow", {"list": [data], "secret": "s"})
+    row = world.row(run, "_t_0")
+    assert row.input.value == {
+        "id": f"{run[:-6]}{row.seq:06x}",
+        "text": "${workflow.input.secret}",
+        "__index": 0,
+    }
+
+
+@pytest.mark.covers("B7")
+def test_b7_keys_of_forked_data_are_data() -> None:
+    data = {"optional": True, "retryCount": 9, "type": "HTTP", "taskDefinition": {"retryCount": 5}}
+    forking = task("FORK_JOIN_DYNAMIC", "d", {"forkTaskName": "t", "forkTaskInputs": [data]})
+    world = World(flow(forking, join("j")), tasks={"t": {"name": "t", "retryCount": 0}})
+    run = world.start("flow")
+    row = world.row(run, "_t_0")
+    assert row.type == "t"
+    assert row.input.value == {**data, "__index": 0}
+    world.result(run, "_t_0", status=FAILED)
+    assert world.status(run) == "FAILED"
+
+
+@pytest.mark.covers("B8")
+@pytest.mark.parametrize(
+    "references", [("x", "x"), ("it1",)], ids=["twice in one fork", "used in the definition"]
+)
+def test_b8_a_reference_that_is_taken_is_refused_by_its_name(references: tuple[str, ...]) -> None:
+    world = World(flow(simple("it1"), different(), join("j")))
+    run = listing(world, [simple(reference) for reference in references], {})
+    row = world.row(run, "d")
+    assert row.status is TaskStatus.FAILED_WITH_TERMINAL_ERROR
+    assert references[-1] in (row.reason or "")
+
+
+@pytest.mark.covers("B19")
+def test_b19_a_forked_task_without_definition_runs_under_the_same_defaults() -> None:
+    listed = [{"name": "free", "taskReferenceName": "x1", "type": "SIMPLE"}]
+    world = World(flow(simple("it1"), different(), join("j")))
+    run = listing(world, listed, {})
+    world.result(run, "x1", status=FAILED)
+    row = world.row(run, "x1")
+    assert (row.status, row.attempt, row.callback_after_s) == (TaskStatus.SCHEDULED, 1, 60)

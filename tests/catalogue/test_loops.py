@@ -1,4 +1,4 @@
-"""05 F: DO_WHILE."""
+"""Loops (F of the behaviour catalogue)."""
 
 from __future__ import annotations
 
@@ -6,200 +6,235 @@ from typing import Any
 
 import pytest
 
+from engine.harness import World, flow, fork, inline, join, loop, simple, switch, task
 from maestoso_server.engine.events import Retry
 from maestoso_server.engine.state import TaskStatus
-
-from ..engine.harness import World, flow, fork, inline, join, loop, simple, switch, task
 
 FAILED = TaskStatus.FAILED
 
 
-def jq(reference: str, query: str, **inputs: Any) -> dict[str, Any]:
-    return task("JSON_JQ_TRANSFORM", reference, {"queryExpression": query, **inputs})
+def finish(world: World, run: str, *references: str) -> None:
+    for reference in references:
+        world.result(run, reference, {"by": reference})
 
 
-def turns(world: World, workflow: str) -> list[tuple[str, tuple[int, ...]]]:
-    return [(row.reference, row.path) for row in world.rows(workflow)]
+def jq(reference: str) -> dict[str, Any]:
+    return task("JSON_JQ_TRANSFORM", reference, {"queryExpression": "1"})
 
 
-@pytest.mark.covers("F.1")
-def test_two_turns_of_five_tasks_then_the_task_behind_the_loop() -> None:
-    body = [
-        task("LAMBDA", "la", {"scriptExpression": "return $.n * 10", "n": "${l.output.iteration}"}),
-        jq("q1", ".n + 1", n="${la.output.result}"),
-        simple("it1", {"n": "${q1.output.result}"}),
-        jq("q2", ".n + 1", n="${it1.output.n}"),
-        simple("it2", {"n": "${q2.output.result}"}),
+@pytest.mark.covers("F.1", "K24", "K5")
+def test_k24_two_turns_of_five_tasks_and_a_task_behind() -> None:
+    body = [inline("l", "1"), jq("q1"), simple("it1"), jq("q2"), simple("it2", {"b": "${it1.output.by}"})]
+    world = World(flow(loop("w", body, 2), simple("after", {"last": "${it1.output.by}"})))
+    run = world.start("flow")
+    assert world.shown(run) == [
+        "w:IN_PROGRESS",
+        "l__1:COMPLETED",
+        "q1__1:COMPLETED",
+        "it1__1:SCHEDULED",
     ]
-    world = World(flow(loop("l", body, 2), simple("it3")))
-    workflow = world.start("flow")
-    for turn in (1, 2):
-        assert world.row(workflow, f"it1__{turn}").input.value == {"n": turn * 10 + 1}
-        world.result(workflow, f"it1__{turn}", {"n": turn * 100})
-        assert world.row(workflow, f"it2__{turn}").input.value == {"n": turn * 100 + 1}
-        world.result(workflow, f"it2__{turn}", {"done": turn})
-    assert turns(world, workflow) == [
-        ("l", ()),
-        *((name, (turn,)) for turn in (1, 2) for name in ("la", "q1", "it1", "q2", "it2")),
-        ("it3", ()),
-    ]
-    output = world.output(workflow, "l")
+    finish(world, run, "it1__1")
+    assert world.row(run, "it2__1").input.value == {"b": "it1__1"}
+    finish(world, run, "it2__1", "it1__2", "it2__2")
+
+    assert world.row(run, "after").input.value == {"last": "it1__2"}
+    output = world.output(run, "w")
+    assert list(output) == ["iteration", "1", "2"]
     assert output["iteration"] == 2
-    assert [output[str(turn)]["it2"] for turn in (1, 2)] == [{"done": 1}, {"done": 2}]
-    world.result(workflow, "it3")
-    assert (world.status(workflow), len(world.rows(workflow))) == ("COMPLETED", 12)
+    assert list(output["1"]) == ["l", "q1", "it1", "q2", "it2"]
+    assert output["2"]["it1"] == {"by": "it1__2"}
+    finish(world, run, "after")
+    assert world.status(run) == "COMPLETED"
+    assert len(world.rows(run)) == 12
 
 
 @pytest.mark.covers("F.2")
-def test_turns_of_tasks_that_end_at_once_are_over_when_the_start_is() -> None:
-    world = World(flow(loop("l", [inline("i", "1"), jq("q", ".n", n=2)], 3), simple("it1")))
-    workflow = world.start("flow")
-    assert world.shown(workflow) == [
-        "l:COMPLETED",
-        *(f"{name}__{turn}:COMPLETED" for turn in (1, 2, 3) for name in ("i", "q")),
-        "it1:SCHEDULED",
-    ]
-    assert world.output(workflow, "l")["3"] == {
-        "i": {"result": 1},
-        "q": {"result": 2, "resultList": [2]},
-    }
-
-
-FORKED = [simple("it0"), fork("f", [simple("it1")], [simple("it2")]), join("join", "it1", "it2")]
+def test_turns_of_the_engines_own_tasks_all_run_inside_the_start() -> None:
+    world = World(flow(loop("w", [inline("l", "1"), task("NOOP", "n")], 5), simple("after")))
+    run = world.start("flow")
+    assert world.shown(run)[-1] == "after:SCHEDULED"
+    assert world.output(run, "w")["iteration"] == 5
 
 
 @pytest.mark.covers("F.3")
-def test_a_fork_inside_a_loop_joins_inside_its_turn() -> None:
-    world = World(flow(loop("l", FORKED, 1)))
-    workflow = world.start("flow")
-    assert world.shown(workflow) == ["l:IN_PROGRESS", "it0__1:SCHEDULED"]
-    world.result(workflow, "it0__1")
-    assert world.shown(workflow)[2:] == [
-        "f__1:COMPLETED", "it1__1:SCHEDULED", "it2__1:SCHEDULED", "join__1:IN_PROGRESS",
-    ]  # fmt: skip
-    world.result(workflow, "it1__1")
-    assert world.row(workflow, "l").status == TaskStatus.IN_PROGRESS
-    world.result(workflow, "it2__1", {"n": 2})
-    assert world.output(workflow, "join__1") == {"it2__1": {"n": 2}}
-    assert world.row(workflow, "l").status == TaskStatus.COMPLETED
-    assert (world.status(workflow), len(world.rows(workflow))) == ("COMPLETED", 6)
+def test_a_fork_inside_a_turn() -> None:
+    body = [simple("it0"), fork("f", [simple("it1")], [simple("it2")]), join("join", "it1", "it2")]
+    world = World(flow(loop("w", body, 1)))
+    run = world.start("flow")
+    finish(world, run, "it0__1", "it2__1")
+    assert world.shown(run) == [
+        "w:IN_PROGRESS",
+        "it0__1:COMPLETED",
+        "f__1:COMPLETED",
+        "it1__1:SCHEDULED",
+        "it2__1:COMPLETED",
+        "join__1:IN_PROGRESS",
+    ]
+    finish(world, run, "it1__1")
+    assert world.row(run, "w").status is TaskStatus.COMPLETED
+    assert world.status(run) == "COMPLETED"
 
 
 @pytest.mark.covers("F.4")
-def test_a_turn_waits_for_the_sub_workflow_at_its_end() -> None:
+def test_a_child_at_the_end_of_a_turn() -> None:
     sub = task("SUB_WORKFLOW", "sub", subWorkflowParam={"name": "child"})
-    world = World(flow(loop("l", [*FORKED, sub], 1)), flow(simple("c1"), name="child"))
-    workflow = world.start("flow")
-    for reference in ("it0__1", "it1__1", "it2__1"):
-        world.result(workflow, reference)
-    assert world.shown(workflow)[-1] == "sub__1:IN_PROGRESS"
-    (child,) = world.children(workflow)
-    world.result(child, "c1", {"n": 7})
-    assert world.output(workflow, "l")["1"]["sub"] == {"subWorkflowId": child, "n": 7}
-    assert (world.status(workflow), len(world.rows(workflow))) == ("COMPLETED", 7)
+    world = World(flow(loop("w", [simple("it0"), sub], 2)), flow(simple("c1"), name="child"))
+    run = world.start("flow")
+    for turn in (1, 2):
+        finish(world, run, f"it0__{turn}")
+        finish(world, world.children(run)[-1], "c1")
+    assert len(set(world.children(run))) == 2
+    assert world.output(run, "w")["2"]["sub"] == {"subWorkflowId": world.children(run)[1], "by": "c1"}
+    assert world.status(run) == "COMPLETED"
 
 
 @pytest.mark.covers("F.5")
-def test_two_loops_in_a_row_count_for_themselves() -> None:
-    world = World(
-        flow(loop("l1", FORKED, 2), loop("l2", [simple("it3")], 1)),
-    )
-    workflow = world.start("flow")
-    for turn in (1, 2):
-        for reference in ("it0", "it1", "it2"):
-            assert world.row(workflow, "l1").status == TaskStatus.IN_PROGRESS
-            world.result(workflow, f"{reference}__{turn}")
-    assert world.shown(workflow)[-2:] == ["l2:IN_PROGRESS", "it3__1:SCHEDULED"]
-    world.result(workflow, "it3__1")
-    assert (world.output(workflow, "l1")["iteration"], world.output(workflow, "l2")["iteration"]) == (2, 1)
-    assert (world.status(workflow), len(world.rows(workflow))) == ("COMPLETED", 13)
+def test_two_loops_one_behind_the_other() -> None:
+    world = World(flow(loop("w1", [simple("a"), simple("b")], 2), loop("w2", [simple("c")], 1)))
+    run = world.start("flow")
+    finish(world, run, "a__1", "b__1", "a__2", "b__2", "c__1")
+    assert world.status(run) == "COMPLETED"
+    assert [world.output(run, name)["iteration"] for name in ("w1", "w2")] == [2, 1]
+    assert [row.path for row in world.rows(run) if row.type == "DO_WHILE"] == [(), ()]
 
 
 @pytest.mark.covers("F.6")
-def test_a_loop_that_failed_goes_on_in_its_turn_after_a_retry() -> None:
-    world = World(flow(loop("l", [simple("it0"), simple("it1")], 1)))
-    workflow = world.start("flow")
-    world.result(workflow, "it0__1", status=FAILED)
-    assert (world.shown(workflow), world.status(workflow)) == (["l:CANCELED", "it0__1:FAILED"], "FAILED")
-    world.happen(workflow, Retry(now_ms=world.now_ms))
-    assert world.shown(workflow) == ["l:IN_PROGRESS", "it0__1:FAILED", "it0__1:SCHEDULED"]
-    world.result(workflow, "it0__1")
-    world.result(workflow, "it1__1")
-    assert world.shown(workflow) == ["l:COMPLETED", "it0__1:FAILED", "it0__1:COMPLETED", "it1__1:COMPLETED"]
-    assert world.status(workflow) == "COMPLETED"
+def test_a_failing_turn_ends_the_loop_and_a_retry_resumes_that_turn() -> None:
+    world = World(flow(loop("w", [simple("it0"), simple("it1")], 2)))
+    run = world.start("flow")
+    finish(world, run, "it0__1", "it1__1")
+    world.result(run, "it0__2", status=FAILED)
+    assert world.status(run) == "FAILED"
+    assert world.row(run, "w").status is TaskStatus.CANCELED
+
+    world.happen(run, Retry(now_ms=world.now_ms))
+    assert world.row(run, "w").status is TaskStatus.IN_PROGRESS
+    assert world.row(run, "it0__2").attempt == 1
+    finish(world, run, "it0__2", "it1__2")
+    assert world.status(run) == "COMPLETED"
 
 
 @pytest.mark.covers("F.7")
-def test_a_task_inside_a_loop_is_tried_again_in_its_turn() -> None:
-    definition = {"name": "it0", "retryCount": 1, "retryDelaySeconds": 0}
-    world = World(flow(loop("l", [simple("it0", retryCount=1, taskDefinition=definition)], 1)))
-    workflow = world.start("flow")
-    world.result(workflow, "it0__1", status=FAILED)
-    first, second = world.rows(workflow)[1:]
-    assert (first.status, first.superseded) == (FAILED, True)
-    assert (second.status.name, second.attempt, second.retried_seq, second.path) == (
-        "SCHEDULED",
-        1,
-        first.seq,
-        (1,),
-    )
-    assert world.row(workflow, "l").status == TaskStatus.IN_PROGRESS
-    world.result(workflow, "it0__1")
-    assert world.status(workflow) == "COMPLETED"
+def test_an_attempt_inside_a_turn_is_repeated_and_linked() -> None:
+    body = [simple("it0", retryCount=1, taskDefinition={"name": "it0", "retryDelaySeconds": 0})]
+    world = World(flow(loop("w", body, 1)))
+    run = world.start("flow")
+    world.result(run, "it0__1", status=FAILED)
+    old, new = (row for row in world.rows(run) if row.reference == "it0")
+    assert (old.superseded, new.attempt, new.retried_seq, new.path) == (True, 1, old.seq, (1,))
+    assert world.row(run, "w").status is TaskStatus.IN_PROGRESS
+    finish(world, run, "it0__1")
+    assert world.status(run) == "COMPLETED"
 
 
 @pytest.mark.covers("F.8")
-def test_a_join_waits_for_the_loop_in_its_branch() -> None:
-    world = World(flow(fork("f", [loop("l", [simple("it1")], 2)], [simple("it2")]), join("j", "l", "it2")))
-    workflow = world.start("flow")
-    world.result(workflow, "it2")
-    world.result(workflow, "it1__1")
-    assert world.row(workflow, "j").status == TaskStatus.IN_PROGRESS
-    world.result(workflow, "it1__2", {"n": 2})
-    assert world.output(workflow, "j")["l"] == {"iteration": 2, "1": {"it1": {}}, "2": {"it1": {"n": 2}}}
-    assert world.status(workflow) == "COMPLETED"
+def test_a_join_waits_for_a_loop_that_is_its_branch() -> None:
+    world = World(flow(fork("f", [loop("w", [simple("a")], 2)], [simple("b")]), join("j", "w", "b")))
+    run = world.start("flow")
+    finish(world, run, "b", "a__1")
+    assert world.row(run, "j").status is TaskStatus.IN_PROGRESS
+    finish(world, run, "a__2")
+    assert world.output(run, "j")["w"]["iteration"] == 2
+    assert world.status(run) == "COMPLETED"
 
 
 @pytest.mark.covers("F.9")
-def test_a_script_in_a_turn_reads_the_counter() -> None:
-    world = World(flow(loop("l", [inline("i", "$.n - 1", {"n": "${l.output.iteration}"})], 2)))
-    workflow = world.start("flow")
-    assert [world.output(workflow, f"i__{turn}") for turn in (1, 2)] == [{"result": 0}, {"result": 1}]
-    assert world.status(workflow) == "COMPLETED"
+def test_a_body_reads_the_turn_of_its_loop() -> None:
+    body = [inline("i", "$.turn - 1", {"turn": "${w.output.iteration}"})]
+    world = World(flow(loop("w", body, 2)))
+    output = world.output(world.start("flow"), "w")
+    assert [output[turn]["i"]["result"] for turn in "12"] == [0, 1]
 
 
 @pytest.mark.covers("F.10")
-def test_a_variable_that_a_turn_sets_ends_the_loop() -> None:
-    body = [simple("it1"), task("SET_VARIABLE", "v", {"go": "${it1.output.go}"})]
-    condition = {"loopCondition": "$.go == true", "inputParameters": {"go": "${workflow.variables.go}"}}
-    world = World(flow(loop("l", body, **condition)))
-    workflow = world.start("flow")
-    world.result(workflow, "it1__1", {"go": True})
-    assert world.shown(workflow)[-1] == "it1__2:SCHEDULED"
-    world.result(workflow, "it1__2", {"go": False})
-    assert world.header(workflow).variables.value == {"go": False}
-    assert (world.output(workflow, "l")["iteration"], world.status(workflow)) == (2, "COMPLETED")
+def test_a_variable_set_in_the_body_ends_the_loop() -> None:
+    body = [
+        inline("i", "$.n + 1", {"n": "${workflow.variables.n}"}),
+        task("SET_VARIABLE", "v", {"n": "${i.output.result}"}),
+    ]
+    looping = loop("w", body, loopCondition="$.n < 4", inputParameters={"n": "${workflow.variables.n}"})
+    world = World(flow(looping, variables={"n": 0}))
+    run = world.start("flow")
+    assert world.output(run, "w")["iteration"] == 4
+    assert world.header(run).variables.value == {"n": 4}
 
 
-@pytest.mark.covers("F.11")
-def test_a_wait_in_each_turn_over_a_list() -> None:
-    body = [switch("s", "${l.output.loopItem}", {"a": [task("WAIT", "wa")], "b": [task("WAIT", "wb")]})]
-    world = World(flow(loop("l", body, items="${workflow.input.items}")))
-    workflow = world.start("flow", {"items": ["a", "b"]})
-    assert world.shown(workflow) == ["l:IN_PROGRESS", "s__1:COMPLETED", "wa__1:IN_PROGRESS"]
-    world.result(workflow, "wa__1")
-    assert world.shown(workflow)[3:] == ["s__2:COMPLETED", "wb__2:IN_PROGRESS"]
-    world.result(workflow, "wb__2")
-    assert (world.output(workflow, "l")["iteration"], world.status(workflow)) == (2, "COMPLETED")
+@pytest.mark.covers("F.11", "K24")
+def test_k24_a_wait_for_each_item_of_a_list() -> None:
+    body = [
+        switch("s", "a", {"a": [task("WAIT", "wait")]}),
+        inline("i", "$.k", {"k": "${w.output.loopItem}"}),
+    ]
+    world = World(flow(loop("w", body, items="${workflow.input.list}", loopCondition="true")))
+    run = world.start("flow", {"list": ["x", "y"]})
+    for turn in (1, 2):
+        world.result(run, f"wait__{turn}", {})
+    output = world.output(run, "w")
+    assert (output["iteration"], output["loopIndex"], output["loopItem"]) == (2, 1, "y")
+    assert [output[turn]["i"]["result"] for turn in "12"] == ["x", "y"]
+    assert world.status(run) == "COMPLETED"
+
+
+@pytest.mark.covers("K24", "B23")
+def test_k24_an_empty_list_is_complete_with_no_turn() -> None:
+    world = World(flow(loop("w", [simple("a")], items="${workflow.input.list}")))
+    run = world.start("flow", {"list": []})
+    assert world.output(run, "w") == {"iteration": 0}
+    assert world.shown(run) == ["w:COMPLETED"]
 
 
 @pytest.mark.covers("F.12", "F.13")
-def test_five_hundred_turns() -> None:
-    script = {"scriptExpression": "return $.n - 1", "n": "${l.output.iteration}"}
-    world = World(flow(loop("l", [task("LAMBDA", "la", script)], 500)))
-    workflow = world.start("flow")
-    assert (world.status(workflow), len(world.rows(workflow))) == ("COMPLETED", 501)
-    output = world.output(workflow, "l")
+def test_five_hundred_turns_are_counted_exactly() -> None:
+    body = [task("LAMBDA", "l", {"turn": "${w.output.iteration}", "scriptExpression": "return $.turn - 1"})]
+    world = World(flow(loop("w", body, 500)))
+    run = world.start("flow")
+    output = world.output(run, "w")
+    assert world.status(run) == "COMPLETED"
+    assert len(world.rows(run)) == 501
     assert output["iteration"] == 500
-    results = [output[str(turn)]["la"]["result"] for turn in range(1, 501)]
-    assert results == list(range(500))
+    assert (output["1"]["l"]["result"], output["500"]["l"]["result"]) == (0, 499)
+
+
+@pytest.mark.covers("K24")
+@pytest.mark.parametrize(
+    ("condition", "turns"),
+    [("$.w['iteration'] < 2", 2), ("2 - $.w['iteration']", 2), ("'true'", 1), ("null", 1)],
+)
+def test_k24_only_true_and_positive_numbers_go_on(condition: str, turns: int) -> None:
+    world = World(flow(loop("w", [task("NOOP", "n")], loopCondition=condition)))
+    assert world.output(world.start("flow"), "w")["iteration"] == turns
+
+
+@pytest.mark.covers("K24")
+def test_k24_only_the_last_turns_are_kept() -> None:
+    world = World(flow(loop("w", [inline("i", "1")], 5, inputParameters={"keepLastN": 2})))
+    run = world.start("flow")
+    assert list(world.output(run, "w")) == ["iteration", "4", "5"]
+    assert world.shown(run) == ["w:COMPLETED", "i__4:COMPLETED", "i__5:COMPLETED"]
+
+
+@pytest.mark.covers("B4")
+def test_b4_loops_nest_and_each_counts_for_itself() -> None:
+    inner = loop("in", [simple("a", {"o": "${out.output.iteration}", "i": "${in.output.iteration}"})], 2)
+    world = World(flow(loop("out", [inner, simple("b")], 2)))
+    run = world.start("flow")
+    seen = []
+    for outer in (1, 2):
+        for turn in (1, 2):
+            row = world.row(run, f"a__{outer}__{turn}")
+            seen.append((row.input.value["o"], row.input.value["i"]))
+            finish(world, run, f"a__{outer}__{turn}")
+        finish(world, run, f"b__{outer}")
+    assert seen == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert world.output(run, "out")["2"]["in"]["iteration"] == 2
+    assert world.status(run) == "COMPLETED"
+
+
+@pytest.mark.covers("B11")
+def test_b11_a_definition_called_like_an_operator_does_not_time_it_out() -> None:
+    definition = {"name": "w", "responseTimeoutSeconds": 10}
+    waits = task("HUMAN", "h", taskDefinition={**definition, "name": "h"})
+    world = World(flow(loop("w", [waits], 1, taskDefinition=definition)))
+    run = world.start("flow")
+    world.advance(7200)
+    assert world.shown(run) == ["w:IN_PROGRESS", "h__1:IN_PROGRESS"]

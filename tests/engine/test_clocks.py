@@ -63,6 +63,7 @@ def test_execution_timeout(policy: str) -> None:
 
 
 @pytest.mark.covers("B15")
+@pytest.mark.covers("B15")
 @pytest.mark.parametrize(
     ("flag", "shown"), [("optional", "COMPLETED_WITH_ERRORS"), ("permissive", "TIMED_OUT")]
 )

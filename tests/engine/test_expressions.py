@@ -48,6 +48,7 @@ def resolved(value: Any) -> Any:
     return resolve(compile_template(value), lookup)
 
 
+@pytest.mark.covers("K1", "K2", "K4")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -86,6 +87,7 @@ def test_a_whole_expression_keeps_the_type_of_its_value(text: str, expected: Any
     assert type(value) is type(expected)
 
 
+@pytest.mark.covers("K1", "K2", "B34")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -111,6 +113,7 @@ def test_anything_else_becomes_text(text: str, expected: str) -> None:
     assert resolved(text) == expected
 
 
+@pytest.mark.covers("K3", "K9")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -134,6 +134,7 @@ def test_an_input_over_its_limit_is_refused_with_both_sizes() -> None:
     assert f"{LIMITS.payload_bytes:,}" in refused.value.message
 
 
+@pytest.mark.covers("B37")
 @pytest.mark.parametrize(
     "text",
     [

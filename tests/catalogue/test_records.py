@@ -1,4 +1,4 @@
-"""05 A and B: workflows of SIMPLE tasks as a client sees them, over a real store."""
+"""What a client reads of simple workflows (A of the behaviour catalogue), over a real store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.harness import flow, simple
 from maestoso.metadata.v1 import metadata_service_pb2
 from maestoso.task.v1.task_pb2 import TaskStatus as Wire
 from maestoso.workflow.v1 import workflow_pb2
@@ -15,8 +16,6 @@ from maestoso_server.engine.events import Result
 from maestoso_server.engine.state import TaskStatus
 from maestoso_server.payload import Json
 from services_kit import DEADLINE_S, Served, serve
-
-from ..engine.harness import World, flow, simple
 
 
 @pytest.fixture
@@ -93,61 +92,3 @@ async def test_a_definition_without_a_schema_version_is_one_of_version_two(serve
         workflow_id = await served.start(name)
         assert shown(await read(served, workflow_id)) == ["t1:SCHEDULED"]
     assert [document.get("schemaVersion", 2) for document in documents] == [2, 2]
-
-
-# --- B -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.covers("B.4")
-def test_a_caller_overrides_parts_of_the_input_template() -> None:
-    template = {"text": "t", "list": [1, 2], "nested": {"a": {"b": "c"}}, "mine": "template's"}
-    world = World(flow(simple("a"), inputTemplate=template, outputParameters={"all": "${workflow.input}"}))
-    workflow = world.start("flow", {"mine": "caller's", "list": [], "more": 1})
-    world.result(workflow, "a")
-    assert world.output(workflow) == {
-        "all": {"text": "t", "list": [], "nested": {"a": {"b": "c"}}, "mine": "caller's", "more": 1}
-    }
-
-
-@pytest.mark.covers("B.14")
-def test_a_workflow_without_tasks_is_complete_when_it_starts() -> None:
-    world = World(flow())
-    workflow = world.start("flow")
-    assert (world.status(workflow), world.rows(workflow)) == ("COMPLETED", [])
-
-
-@pytest.mark.covers("B.15")
-def test_a_task_definitions_template_is_resolved_to_its_depths() -> None:
-    template = {
-        "http": {"uri": "http://${workflow.input.host}/x", "tags": ["${workflow.input.tag}", 2]},
-        "id": "${CPEWF_TASK_ID}",
-        "fixed": {"deep": {"deeper": True}},
-    }
-    world = World(flow(simple("a", {"own": 1})), tasks={"a": {"name": "a", "inputTemplate": template}})
-    workflow = world.start("flow", {"host": "h", "tag": "blue"})
-    row = world.row(workflow, "a")
-    assert row.input.value == {
-        "http": {"uri": "http://h/x", "tags": ["blue", 2]},
-        "id": f"{workflow[:-6]}{row.seq:06x}",
-        "fixed": {"deep": {"deeper": True}},
-        "own": 1,
-    }
-
-
-@pytest.mark.covers("B.16")
-def test_a_task_that_nobody_registered_runs_under_its_own_name() -> None:
-    unknown = {"name": "nobody_knows", "taskReferenceName": "a", "type": "SIMPLE"}
-    world = World(flow(unknown))
-    workflow = world.start("flow")
-    row = world.row(workflow, "a")
-    assert (row.status, row.name, row.type, row.queued) == (
-        TaskStatus.SCHEDULED,
-        "nobody_knows",
-        "nobody_knows",
-        True,
-    )
-    for attempt in range(4):
-        assert world.row(workflow, "a").attempt == attempt
-        world.advance(60)
-        world.result(workflow, "a", status=TaskStatus.FAILED)
-    assert world.status(workflow) == "FAILED"
