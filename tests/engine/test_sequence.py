@@ -62,6 +62,19 @@ def test_a_workflows_input_template_fills_what_is_absent_or_null(
     assert world.row(workflow, "a").input.value == {"all": expected}
 
 
+@pytest.mark.covers("B.4")
+def test_the_output_shows_the_input_merged_with_its_template() -> None:
+    template = {"text": "t", "list": [1, "two"], "nested": {"a": {"b": 3}}, "own": "theirs"}
+    names = (*template, "more")
+    output = {name: f"${{workflow.input.{name}}}" for name in names}
+    world = World(flow(simple("a"), inputTemplate=template, outputParameters=output))
+    workflow = world.start("flow", {"own": "mine", "nested": {"c": 4}, "more": None})
+    world.result(workflow, "a")
+    shown = world.header(workflow).output
+    assert shown is not None
+    assert shown.value == {**template, "own": "mine", "nested": {"c": 4}, "more": None}
+
+
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
