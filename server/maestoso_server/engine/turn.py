@@ -14,7 +14,7 @@ from ..payload import Json
 from . import cursor
 from .decision import Decision, Message, MessageKind, QueueBirth
 from .needs import Script
-from .nodes import Node
+from .nodes import DYNAMIC, Node
 from .plan import Plan
 from .reading import Reading
 from .reasons import short
@@ -143,7 +143,9 @@ class Turn(Reading):
             if seq not in self.guarded and self.births.pop(seq, None) is None:
                 self.released[seq] = None
             self.asleep.pop(seq, None)
-        if node.policy.row_clock or (row.state is not None and "due" in row.state):
+        # A DYNAMIC's clocks are those of the task that it turned out to be, which is not known here.
+        clock = node.policy.row_clock or node.kind == DYNAMIC
+        if clock or (row.state is not None and "due" in row.state):
             self.deadlines[seq] = 0
         self.scripts.pop(seq, None)
         self.set_status(row, status)
