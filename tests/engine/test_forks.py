@@ -18,6 +18,20 @@ def forked(left: Any = None, right: Any = None, *on: str, **more: Any) -> dict[s
     return flow(fork("f", *branches), join("j", *(on or ("a", "c"))), simple("after"), **more)
 
 
+def test_the_defaults_of_a_forked_task_are_resolved() -> None:
+    """They are the task definition's, not data of the fork: `${}` in them means what it says."""
+    inputs = {"forkTaskName": "t", "forkTaskInputs": [{"x": None}, {"x": "${workflow.input.n}"}]}
+    defaults = {"x": "${workflow.input.n}", "id": "${CPEWF_TASK_ID}"}
+    document = flow(task("FORK_JOIN_DYNAMIC", "d", inputs), join("j"))
+    world = World(document, tasks={"t": {"name": "t", "inputTemplate": defaults, "retryDelaySeconds": 0}})
+    workflow = world.start("flow", {"n": 7})
+    for seq, given in ((2, 7), (3, 7)):
+        expected = {"x": given, "id": f"{workflow[:-6]}{seq:06x}", "__index": seq - 2}
+        assert world.workflows[workflow].rows[seq].input.value == expected
+    world.report(workflow, 2, status=FAILED)
+    assert world.row(workflow, "_t_0").input.value == {"x": 7, "id": f"{workflow[:-6]}000005", "__index": 0}
+
+
 def test_branches_run_at_once_and_the_join_waits_for_all() -> None:
     world = World(forked())
     workflow = world.start("flow")

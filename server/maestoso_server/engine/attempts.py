@@ -7,6 +7,7 @@ from ..payload import Json
 from .limits import PAYLOAD_MAX_BYTES
 from .nodes import DYNAMIC, WORKER, Node
 from .operators.births import arm
+from .operators.dynamic import fallbacks_of
 from .operators.table import INPUTS, RUNS
 from .operators.worker import enqueue
 from .retry import retry_delay_ms
@@ -37,6 +38,9 @@ def _input(turn: Turn, row: TaskRow, node: Node) -> Json:
         return row.input
     try:
         fresh = turn.resolve(node, row.path, turn.header.next_seq)
+        if node.kind == DYNAMIC:
+            definition = (row.state or {}).get("definition")
+            fresh = turn.fill(fresh, fallbacks_of(definition), row.path, turn.header.next_seq)
         merged = Json.of({**row.input.value, **fresh})
         return merged if len(merged.raw) <= PAYLOAD_MAX_BYTES else row.input
     except Exception:  # whatever the data has become meanwhile: the old input was good

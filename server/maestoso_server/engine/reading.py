@@ -20,7 +20,7 @@ from .fragment import Fragment
 from .lookup import make_lookup
 from .needs import Need, Row, Rows
 from .nodes import DYNAMIC, UNREGISTERED, WORKER, Node, policy_of
-from .plan import Plan
+from .plan import Plan, whole_loops
 from .policy import Policy
 from .state import Header, Path, TaskKey, TaskRow, View
 
@@ -178,16 +178,22 @@ class Reading:
     def resolve(self, node: Node, path: Path, own_seq: int = 0) -> dict[str, Any]:
         """The input of a node, with its task definition's defaults."""
         if node.is_branch:
-            return self._branch_input(node, path, own_seq)
+            return self.fill(self._branch_input(node, path, own_seq), node.fallbacks, path, own_seq)
         template = node.input
         if template.constant and node.fallbacks is None:
             return resolve(template, _no_lookup)  # type: ignore[no-any-return]
         lookup = self.lookup(path, node.inputs_whole, own_seq if node.reads_task_id else 0)
         value: dict[str, Any] = resolve(template, lookup)
-        if node.fallbacks is not None:
-            for key, fallback in node.fallbacks.items():
-                if value.get(key) is None:
-                    value = {**value, key: resolve(fallback, lookup)}
+        return self.fill(value, node.fallbacks, path, own_seq)
+
+    def fill(
+        self, value: dict[str, Any], fallbacks: dict[str, Template] | None, path: Path, own_seq: int
+    ) -> dict[str, Any]:
+        """The value with defaults for the keys that are absent or null (K6)."""
+        for key, fallback in (fallbacks or {}).items():
+            if value.get(key) is None:
+                lookup = self.lookup(path, whole_loops(fallback, self.plan.nodes), own_seq)
+                value = {**value, key: resolve(fallback, lookup)}
         return value
 
     def _branch_input(self, node: Node, path: Path, own_seq: int) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from ...payload import Json
 from ..domains import domain_of
+from ..expressions import Template
 from ..needs import TaskDefinition
-from ..nodes import Node
+from ..nodes import Node, compile_fallbacks
 from ..rows import add_row
 from ..state import Path, TaskStatus
 from ..turn import Turn
@@ -28,7 +29,13 @@ def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str,
             f"Parameter= {parameter}, input= {str(value)[:200]}"
         )
     definition = turn.ask(TaskDefinition(name))
+    value = turn.fill(value, fallbacks_of(definition), path, turn.header.next_seq)
     return Json.of(value), name, definition, domain_of(turn, name)
+
+
+def fallbacks_of(definition: dict[str, Any] | None) -> dict[str, Template] | None:
+    """The defaults in the `inputTemplate` of the task that a DYNAMIC turned out to be."""
+    return compile_fallbacks((definition or {}).get("inputTemplate") or {})
 
 
 def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, str, Any, str]) -> None:
