@@ -76,6 +76,9 @@ _WITHOUT_TASK_ID = frozenset(
 )
 """Kinds in whose inputs `${CPEWF_TASK_ID}` stays as it is."""
 
+_CALLED_BY_TYPE = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN})
+"""Kinds whose rows have their type for a `taskDefName`."""
+
 NEVER_RETRIED = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, LOOP})
 
 
@@ -136,6 +139,8 @@ class Node:
         kind_of = task.name if task.type == "SIMPLE" and task.name in _BY_NAME else task.type
         self.kind: int = KINDS.get(kind_of, WORKER)
         self.row_type = _row_type(task, self.kind)
+        if self.kind in _CALLED_BY_TYPE:
+            self.name = self.row_type
         self.optional = task.optional
         self.permissive = task.permissive and not task.optional
         self.start_delay_s = max(task.start_delay, 0)
