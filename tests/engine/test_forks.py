@@ -18,6 +18,18 @@ def forked(left: Any = None, right: Any = None, *on: str, **more: Any) -> dict[s
     return flow(fork("f", *branches), join("j", *(on or ("a", "c"))), simple("after"), **more)
 
 
+def test_only_the_join_of_a_dynamic_fork_shows_its_input_parameters() -> None:
+    inputs = {"inputParameters": {"kept": "${workflow.input.n}"}}
+    dynamic = task("FORK_JOIN_DYNAMIC", "d", {"forkTaskName": "t", "forkTaskInputs": [1]})
+    document = flow(
+        fork("f", [task("NOOP", "n")]), join("empty", **inputs), dynamic, join("full", "ignored", **inputs)
+    )
+    world = World(document)
+    workflow = world.start("flow")
+    assert world.row(workflow, "empty").input.value == {"joinOn": []}
+    assert world.row(workflow, "full").input.value == {"kept": "${workflow.input.n}", "joinOn": ["_t_0"]}
+
+
 def test_the_defaults_of_a_forked_task_are_resolved() -> None:
     """They are the task definition's, not data of the fork: `${}` in them means what it says."""
     inputs = {"forkTaskName": "t", "forkTaskInputs": [{"x": None}, {"x": "${workflow.input.n}"}]}

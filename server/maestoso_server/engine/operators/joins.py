@@ -29,7 +29,8 @@ def references(turn: Turn, node: Node, fork: TaskRow | None) -> list[str] | None
 # --- birth -------------------------------------------------------------------------------------
 
 
-def prepare_birth(turn: Turn, step: Step) -> tuple[Node, list[str], dict[str, Any]] | None:
+def prepare_birth(turn: Turn, step: Step) -> tuple[Node, dict[str, Any], dict[str, Any]] | None:
+    """(the join, its input, its counters)"""
     _, reference, path, scope, fork_seq = step
     node = turn.node(reference, scope)
     fork = turn.row(fork_seq) if fork_seq else None
@@ -40,7 +41,12 @@ def prepare_birth(turn: Turn, step: Step) -> tuple[Node, list[str], dict[str, An
         return None
     ours = fork_seq in turn.inserted
     inside = None if ours and fork is not None and fork.state is not None else node.own
-    return node, listed, counters(turn, listed, path, inside if ours else frozenset())
+    shown: dict[str, Any] = {"joinOn": listed}
+    if fork is not None and fork.state is not None and "count" in fork.state:  # a dynamic fork
+        shown = {**node.task.input_parameters, **shown}
+    if node.kind == EXCLUSIVE_JOIN:
+        shown["defaultExclusiveJoinTask"] = list(node.task.default_exclusive_join_task)
+    return node, shown, counters(turn, listed, path, inside if ours else frozenset())
 
 
 def counters(turn: Turn, listed: list[str], path: Path, inside: frozenset[str] | None) -> dict[str, Any]:
@@ -67,18 +73,13 @@ def counters(turn: Turn, listed: list[str], path: Path, inside: frozenset[str] |
     }
 
 
-def act_birth(turn: Turn, step: Step, found: tuple[Node, list[str], dict[str, Any]] | None) -> None:
+def act_birth(turn: Turn, step: Step, found: tuple[Node, dict[str, Any], dict[str, Any]] | None) -> None:
     if found is None:
         return
-    node, listed, state = found
+    node, shown, state = found
     _, _, path, scope, fork_seq = step
     if fork_seq:
         state["fork"] = fork_seq
-    shown: dict[str, Any] = {"joinOn": listed}
-    if fork_seq and not node.join_on:
-        shown = {**node.task.input_parameters, **shown}
-    if node.kind == EXCLUSIVE_JOIN:
-        shown["defaultExclusiveJoinTask"] = list(node.task.default_exclusive_join_task)
     row = add_row(turn, node, path, scope, TaskStatus.IN_PROGRESS, Json.of(shown), state=state)
     arm(turn, node, row.seq)
     if state["waiting"] == 0 or node.kind == EXCLUSIVE_JOIN:
