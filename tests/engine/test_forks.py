@@ -241,7 +241,8 @@ def test_different_tasks(kind: str) -> None:
     assert list(world.workflows[workflow].fragments) == [1]
 
 
-def test_forked_sub_workflows() -> None:
+def test_forked_sub_workflows_are_called_like_their_fork() -> None:
+    """As every branch without a `forkTaskName`; the workflow's name is no task's name."""
     child = flow(simple("in_child", {"n": "${workflow.input.n}"}), name="child")
     inputs = {
         "forkTaskWorkflow": "child",
@@ -254,7 +255,7 @@ def test_forked_sub_workflows() -> None:
     assert [world.row(one, "in_child").input.value for one in children] == [{"n": 1}, {"n": 2}]
     for one in children:
         world.result(one, "in_child", {"out": one})
-    assert world.output(workflow, "j")["_child_1"] == {"subWorkflowId": children[1], "out": children[1]}
+    assert world.output(workflow, "j")["_d_1"] == {"subWorkflowId": children[1], "out": children[1]}
 
 
 def test_a_registered_definition_is_frozen_into_the_branches() -> None:
