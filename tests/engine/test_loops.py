@@ -10,7 +10,24 @@ from maestoso_server.engine import needs
 from maestoso_server.engine.conditions import Condition
 from maestoso_server.engine.state import TaskStatus
 
-from .harness import World, flow, inline, loop, simple, task
+from .harness import World, flow, inline, join, loop, simple, task
+
+
+def test_a_loop_sees_the_branches_of_a_dynamic_fork_through_their_join_only() -> None:
+    """They are no tasks of its body: not in its output, and a permissive one fails the join alone."""
+    tasks = [simple("x", permissive=True), simple("y")]
+    inputs = {"tasks": tasks, "inputs": {}}
+    params = {"dynamicForkTasksParam": "tasks", "dynamicForkTasksInputParamName": "inputs"}
+    body = [task("FORK_JOIN_DYNAMIC", "d", inputs, **params), join("j", optional=True), simple("after")]
+    world = World(flow(loop("l", body, 1)))
+    workflow = world.start("flow")
+    world.result(workflow, "y__1", {"n": 1})
+    world.result(workflow, "x__1", status=TaskStatus.FAILED)
+    assert world.row(workflow, "j__1").status == TaskStatus.COMPLETED_WITH_ERRORS
+    world.result(workflow, "after__1", {"n": 2})
+    assert world.row(workflow, "l").status == TaskStatus.COMPLETED
+    expected = {"iteration": 1, "1": {"d": {}, "j": {"y__1": {"n": 1}}, "after": {"n": 2}}}
+    assert world.output(workflow, "l") == expected
 
 
 def test_turns_and_their_outputs() -> None:

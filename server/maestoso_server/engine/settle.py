@@ -143,7 +143,7 @@ def _tolerate(turn: Turn, found: _Settling) -> None:
         return
     turn.header.permissive_failed += 1
     turn.set_state(turn.edit(found.row), passed=PASSED_BY)
-    if found.loop is not None:
+    if found.loop is not None and not found.node.is_branch:  # a branch fails its join, not the loop
         loop = turn.edit(found.loop)
         turn.set_state(loop, failed_permissive=(loop.state or {}).get("failed_permissive", 0) + 1)
 
