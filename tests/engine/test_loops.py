@@ -13,6 +13,19 @@ from maestoso_server.engine.state import TaskStatus
 from .harness import World, flow, inline, join, loop, simple, task
 
 
+@pytest.mark.covers("K5")
+def test_a_second_loop_reads_the_newest_turn_of_the_first() -> None:
+    """Not the turn of the same number: the loops have nothing to do with each other."""
+    first = loop("one", [simple("a")], 3)
+    second = loop("two", [simple("b", {"seen": "${a.output.n}"})], 1)
+    for partial in (False, True):
+        world = World(flow(first, second), partial=partial)
+        workflow = world.start("flow")
+        for turn in (1, 2, 3):
+            world.result(workflow, f"a__{turn}", {"n": turn})
+        assert world.row(workflow, "b__1").input.value == {"seen": 3}
+
+
 def test_a_loop_sees_the_branches_of_a_dynamic_fork_through_their_join_only() -> None:
     """They are no tasks of its body: not in its output, and a permissive one fails the join alone."""
     tasks = [simple("x", permissive=True), simple("y")]

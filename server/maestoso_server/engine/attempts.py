@@ -40,7 +40,7 @@ def _input(turn: Turn, row: TaskRow, node: Node) -> Json:
         fresh = turn.resolve(node, row.path, turn.header.next_seq)
         if node.kind == DYNAMIC:
             definition = (row.state or {}).get("definition")
-            fresh = turn.fill(fresh, fallbacks_of(definition), row.path, turn.header.next_seq)
+            fresh = turn.fill(fresh, fallbacks_of(definition), node, row.path, turn.header.next_seq)
         merged = Json.of({**row.input.value, **fresh})
         return merged if len(merged.raw) <= PAYLOAD_MAX_BYTES else row.input
     except Exception:  # whatever the data has become meanwhile: the old input was good

@@ -112,15 +112,16 @@ class Reading:
                 return None
         return self.rows.get(seq) or (None if seq in self.deleted else view.tasks.get(seq))
 
-    def visible(self, reference: str, path: Path) -> TaskRow | None:
-        """The row that `${reference...}` means for a reader in the turn `path`: the newest."""
+    def visible(self, reference: str, path: Path, loops: tuple[str, ...] = ()) -> TaskRow | None:
+        """The row that `${reference...}` means for a reader in the turn `path` of `loops`: that of the
+        same turn where both are in the same loops, else the newest."""
         node = self.plan.nodes.get(reference)
         if node is None:
             return self.newest(reference, path) or (self.latest(reference) if path else None)
         depth = len(node.loops)
         if depth == 0:
             return self.newest(reference, ())
-        if depth <= len(path):
+        if node.loops == loops[:depth]:
             here = self.newest(reference, path[:depth])
             if here is not None or self.wanted_keys:
                 return here
@@ -178,21 +179,27 @@ class Reading:
     def resolve(self, node: Node, path: Path, own_seq: int = 0) -> dict[str, Any]:
         """The input of a node, with its task definition's defaults."""
         if node.is_branch:
-            return self.fill(self._branch_input(node, path, own_seq), node.fallbacks, path, own_seq)
+            return self.fill(self._branch_input(node, path, own_seq), node.fallbacks, node, path, own_seq)
         template = node.input
         if template.constant and node.fallbacks is None:
             return resolve(template, _no_lookup)  # type: ignore[no-any-return]
-        lookup = self.lookup(path, node.inputs_whole, own_seq if node.reads_task_id else 0)
+        lookup = self.lookup(path, node.inputs_whole, own_seq if node.reads_task_id else 0, node.loops)
         value: dict[str, Any] = resolve(template, lookup)
-        return self.fill(value, node.fallbacks, path, own_seq)
+        return self.fill(value, node.fallbacks, node, path, own_seq)
 
     def fill(
-        self, value: dict[str, Any], fallbacks: dict[str, Template] | None, path: Path, own_seq: int
+        self,
+        value: dict[str, Any],
+        fallbacks: dict[str, Template] | None,
+        node: Node,
+        path: Path,
+        own_seq: int,
     ) -> dict[str, Any]:
         """The value with defaults for the keys that are absent or null (K6)."""
         for key, fallback in (fallbacks or {}).items():
             if value.get(key) is None:
-                lookup = self.lookup(path, whole_loops(fallback, self.plan.nodes), own_seq)
+                whole = whole_loops(fallback, self.plan.nodes)
+                lookup = self.lookup(path, whole, own_seq, node.loops)
                 value = {**value, key: resolve(fallback, lookup)}
         return value
 
@@ -204,13 +211,25 @@ class Reading:
             return {}
         return branch_input(fork, fork_node, fragment, node, self.task_id(own_seq))
 
-    def evaluate(self, template: Template, path: Path, whole: frozenset[str] = frozenset()) -> Any:
+    def evaluate(
+        self,
+        template: Template,
+        path: Path,
+        whole: frozenset[str] = frozenset(),
+        loops: tuple[str, ...] = (),
+    ) -> Any:
         """The value of a template that is no task's input."""
-        return resolve(template, self.lookup(path, whole))
+        return resolve(template, self.lookup(path, whole, loops=loops))
 
-    def lookup(self, path: Path, whole: frozenset[str] = frozenset(), own_seq: int = 0) -> Lookup:
-        """How a template reads this workflow from the turn `path` (see `document`)."""
-        return make_lookup(self, path, whole, own_seq)
+    def lookup(
+        self,
+        path: Path,
+        whole: frozenset[str] = frozenset(),
+        own_seq: int = 0,
+        loops: tuple[str, ...] = (),
+    ) -> Lookup:
+        """How a template reads this workflow from the turn `path` of `loops` (see `document`)."""
+        return make_lookup(self, path, whole, own_seq, loops)
 
     # --- asking ------------------------------------------------------------------------------
 

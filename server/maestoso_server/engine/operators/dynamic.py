@@ -29,7 +29,7 @@ def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str,
             f"Parameter= {parameter}, input= {str(value)[:200]}"
         )
     definition = turn.ask(TaskDefinition(name))
-    value = turn.fill(value, fallbacks_of(definition), path, turn.header.next_seq)
+    value = turn.fill(value, fallbacks_of(definition), node, path, turn.header.next_seq)
     return Json.of(value), name, definition, domain_of(turn, name)
 
 

@@ -113,7 +113,7 @@ def _judge(turn: Turn, found: _Verdict) -> None:
 def _items(turn: Turn, node: Node, row: TaskRow) -> list[Any]:
     if node.items is None:
         return []
-    value = turn.evaluate(node.items, row.path, node.inputs_whole)
+    value = turn.evaluate(node.items, row.path, node.inputs_whole, node.loops)
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -129,7 +129,7 @@ def _ask(turn: Turn, found: _Verdict) -> None:
     value = dict(turn.resolve(node, row.path, row.seq))
     inside = (*row.path, number)
     for reference in condition.references:
-        inner = turn.visible(reference, inside)
+        inner = turn.visible(reference, inside, (*node.loops, node.reference))
         if inner is not None:
             value[reference] = inner.output.value if inner.output is not None else {}
     counters = row.output.value if row.output is not None else {}
