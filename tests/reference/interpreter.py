@@ -30,6 +30,7 @@ RETRIABLE = {"FAILED", "TIMED_OUT"}
 NEVER_RETRIED = {"SWITCH", "DECISION", "FORK", "JOIN", "EXCLUSIVE_JOIN", "DO_WHILE"}
 WORKFLOW_STATUS_AFTER = {"CANCELED": "TERMINATED", "TIMED_OUT": "TIMED_OUT"}
 TASK_STATUS_AFTER = {"TERMINATED": "CANCELED"}
+LOOP_COUNTERS = ("iteration", "loopIndex", "loopItem")
 OPERATORS = NEVER_RETRIED | {"FORK_JOIN", "FORK_JOIN_DYNAMIC", "SUB_WORKFLOW", "TERMINATE", "SET_VARIABLE"}
 NAMED_BY_TYPE = {"SWITCH", "DECISION", "JOIN", "FORK_JOIN", "FORK_JOIN_DYNAMIC"}
 OPERATORS |= {"INLINE", "WAIT", "HUMAN", "NOOP", "DYNAMIC"}
@@ -76,6 +77,13 @@ class Task:
     @property
     def id(self) -> str:
         return f"{self.run.id}/{self.shown}#{self.attempt}"
+
+    @property
+    def stored_output(self) -> dict[str, Any]:
+        """DESIGN 4: what a loop gathers is put together once, when it ends by itself."""
+        if self.type != "DO_WHILE" or self.final:
+            return self.output
+        return {key: value for key, value in self.output.items() if key in LOOP_COUNTERS}
 
     @property
     def seen_output(self) -> dict[str, Any]:
@@ -708,13 +716,13 @@ class Run:
         # join's does) nor their definitions.
         task.input, task.final = given, True
         for branch in branches:
-            self.spawn(self._forked(branch, path, scope), scope)
+            self.spawn(self._forked(branch, node["taskReferenceName"], path, scope), scope)
         self._make_join(following, path, {**(following.get("inputParameters") or {}), "joinOn": names})
         yield
 
-    def _forked(self, node: Node, path: Path, scope: Scope) -> Chain:
+    def _forked(self, node: Node, fork: str, path: Path, scope: Scope) -> Chain:
         """B6: the data is not resolved a second time, but for the task's id."""
-        node = {**node, "data": node["inputParameters"]}
+        node = {**node, "data": node["inputParameters"], "forked by": fork}
         if node["type"] == "SUB_WORKFLOW":
             yield from self._sub_workflow(node, path, scope)
             return
@@ -745,7 +753,7 @@ class Run:
             task.reason = " ".join(row.reason or "" for row in failed)
         elif errors := [row for row in found if row.status == "COMPLETED_WITH_ERRORS"]:
             task.status = "COMPLETED_WITH_ERRORS"
-            listed = ", ".join(f"{row.name}/{row.id}" for row in errors)
+            listed = " ".join(f"{row.name}/{row.id}" for row in errors)
             task.reason = f"{listed} completed with errors"
         else:
             task.status = "COMPLETED"
@@ -792,7 +800,7 @@ class Run:
                 yield
             rows = self._relevant(body, turn)
             task.output = {**task.output, str(task.iteration): turn_output(rows)}
-            self._trim(task, path)
+            self._trim(task, body, path)
             if failed := [row for row in rows if row.unsuccessful]:
                 task.status = "FAILED"
                 task.reason = " ".join(row.reason or "" for row in failed)
@@ -842,7 +850,7 @@ class Run:
             given |= {"loopIndex": task.output["loopIndex"], "loopItem": task.output["loopItem"]}
         return truth(run_script(condition, given))
 
-    def _trim(self, task: Task, path: Path) -> None:
+    def _trim(self, task: Task, body: list[str], path: Path) -> None:
         """keepLastN: older turns go, from the output and from the records. Their records go when a turn
         has ended, not when it begins as with Conductor: its body may read the turn before."""
         if "keepLastN" not in task.input:
@@ -850,7 +858,11 @@ class Run:
         task.output = kept(task.output, task)
         inside = len(path) + 1
         dropped = (*path, task.iteration - task.input["keepLastN"])
-        self.tasks = [row for row in self.tasks if row.path[:inside] != dropped]
+        self.tasks = [
+            row
+            for row in self.tasks
+            if row.path[:inside] != dropped or row.node.get("forked by", row.reference) not in body
+        ]
 
     def _sub_workflow(self, node: Node, path: Path, scope: Scope) -> Chain:
         params = node["subWorkflowParam"]
@@ -933,7 +945,7 @@ def kept(output: dict[str, Any], loop: Task) -> dict[str, Any]:
 def turn_output(rows: list[Task]) -> dict[str, Any]:
     """What a loop keeps of one turn. K17: the flow goes on after a permissive failure, so that the
     outputs after it count as well."""
-    return {row.reference: row.seen_output for row in rows}
+    return {row.reference: row.stored_output for row in rows}
 
 
 def flatten(nodes: list[Node]) -> Iterator[Node]:

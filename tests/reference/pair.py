@@ -15,6 +15,8 @@ from maestoso_server.ids import task_id
 
 from .interpreter import SCRIPT_ERROR, Interpreter, Run, Task
 
+CUT = "\N{HORIZONTAL ELLIPSIS}"
+REASON_MAX = 500
 STEPS_MAX = 300
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -145,7 +147,7 @@ class Pair:
         return {
             "id": self.symbols[workflow],
             "status": header.status.name,
-            "reason": self._named(header.reason),
+            "reason": self._reason(header.reason),
             "output": self._payload(header.output),
             "variables": self._payload(header.variables),
             "input": self._payload(header.input),
@@ -161,7 +163,7 @@ class Pair:
             "type": row.type,
             "name": row.name,
             "status": row.status.name,
-            "reason": self._named(row.reason),
+            "reason": self._reason(row.reason),
             "input": _input(row.type, json.loads(self._payload(row.input))),
             "output": self._payload(row.output),
             "retried": None if before is None else self._symbol(workflow, before),
@@ -171,6 +173,12 @@ class Pair:
         """Text with every id replaced by what it stands for; keys sorted, 1 and 1.0 and true apart."""
         raw = "{}" if payload is None else payload.raw.decode()
         return json.dumps(json.loads(self._named(raw) or ""), sort_keys=True)
+
+    def _reason(self, text: str | None) -> str | None:
+        """A cut reason loses its last word, which may be half an id, and says so."""
+        if text is None or len(text) < REASON_MAX:
+            return self._named(text)
+        return f"{self._named(text[: text.rindex(' ')])}{CUT}"
 
     def _named(self, text: str | None) -> str | None:
         return text and _ID.sub(lambda found: self.symbols.get(found[0], found[0]), text)
@@ -191,11 +199,17 @@ def _differences(engine: Any, model: Any, where: str) -> Iterator[str]:
 
 
 def _alike(engine: Any, model: Any) -> bool:
-    """Equal; what only the engine's script engine can word is `<script>` in the interpreter."""
-    if isinstance(engine, str) and isinstance(model, str) and SCRIPT_ERROR in model:
+    """Equal; what only the engine's script engine can word is `<script>` in the interpreter, and a
+    long reason is cut."""
+    if not isinstance(engine, str) or not isinstance(model, str):
+        return bool(engine == model)
+    if engine.endswith(CUT):
+        known = min(model.find(SCRIPT_ERROR) % (len(model) + 1), len(engine) - 1)
+        return engine[:known] == model[:known]
+    if SCRIPT_ERROR in model:
         pattern = ".+".join(re.escape(part) for part in model.split(SCRIPT_ERROR))
         return re.fullmatch(pattern, engine, re.DOTALL) is not None
-    return bool(engine == model)
+    return engine == model
 
 
 def _model_run(run: Run) -> dict[str, Any]:
@@ -219,16 +233,9 @@ def _model_task(task: Task) -> dict[str, Any]:
         "status": task.status,
         "reason": task.reason,
         "input": _input(task.type, task.input),
-        "output": _text(_stored_output(task)),
+        "output": _text(task.stored_output),
         "retried": None if task.retried is None or task.retried not in task.run.tasks else task.retried.id,
     }
-
-
-def _stored_output(task: Task) -> dict[str, Any]:
-    """DESIGN 4: what a loop or a join gathers is put together once, when it ends by itself."""
-    if task.type == "DO_WHILE" and not task.final:
-        return {key: task.output[key] for key in ("iteration", "loopIndex", "loopItem") if key in task.output}
-    return task.output
 
 
 def _input(kind: str, input: dict[str, Any]) -> str:
