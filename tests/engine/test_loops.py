@@ -13,6 +13,17 @@ from maestoso_server.engine.state import TaskStatus
 from .harness import World, flow, inline, join, loop, simple, task
 
 
+def test_the_iteration_of_a_loop_is_its_counter() -> None:
+    """While it runs and afterwards; that of a task in it is the turn it belongs to."""
+    body = [simple("a", {"loop": "${l.iteration}"})]
+    world = World(flow(loop("l", body, 2), simple("after", {"loop": "${l.iteration}", "a": "${a.iteration}"})))
+    workflow = world.start("flow")
+    for turn in (1, 2):
+        assert world.row(workflow, f"a__{turn}").input.value == {"loop": turn}
+        world.result(workflow, f"a__{turn}")
+    assert world.row(workflow, "after").input.value == {"loop": 2, "a": 2}
+
+
 @pytest.mark.covers("K5")
 def test_a_second_loop_reads_the_newest_turn_of_the_first() -> None:
     """Not the turn of the same number: the loops have nothing to do with each other."""
