@@ -2,9 +2,9 @@
 
 Written from the reference (01 sections 1.3, 2 to 4; 02 sections 1.7 to 1.11 and 1.17) and from nothing
 of the server, so that the engine can be compared with it. A workflow is a `Run`; every chain of tasks
-in it (a branch, a loop's body) is a generator that yields wherever nothing can be done for now. After
-each thing that happens all generators are resumed, in the order of their making, until none gets any
-further. Time is a number that the driver moves.
+in it (a branch, a loop's body) is a generator that yields wherever others go first or nothing can be
+done for now. Those that can go on stand in one queue: what is to be executed is executed in the order
+of the records, and what follows from it comes after that. Time is a number that the driver moves.
 
 Where Maestoso differs from Conductor on purpose, a comment names the row of the do-better list (B..).
 """
@@ -15,11 +15,14 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .values import ScriptFailed, fill, resolve, run_script, truth
 
-Chain = Generator[None, None, None]
+Condition = Callable[[], bool]
+Chain = Generator[Condition | None, None, None]
+"""A chain of tasks on its way. It yields None where others go first, and a condition to wait for."""
 Node = dict[str, Any]
 Path = tuple[int, ...]
 
@@ -125,14 +128,6 @@ class Scope:
         self.live = 0
 
 
-@dataclass(eq=False)
-class Running:
-    """A chain on its way, and the number of the record that it is at."""
-
-    steps: Chain
-    at: int
-
-
 class Interpreter:
     """All runs, the messages between them, and the time."""
 
@@ -215,10 +210,8 @@ class Run:
         self.tasks: list[Task] = []
         self.deleted: list[Task] = []
         self.id = "root" if parent is None else f"{parent.id}>"
-        self.chains: list[Running] = []
-        self.current: Running | None = None
-        self.changes = 0
-        self.made = 0
+        self.queue: deque[Chain] = deque()
+        self.blocked: list[tuple[Condition, Chain]] = []
         self.begun_ms = world.now_ms
         self.last: Task | None = None
         self.terminated_by: Task | None = None
@@ -237,29 +230,27 @@ class Run:
     def _guarded(self, first: Callable[[], None]) -> None:
         try:
             first()
-            while self.status == "RUNNING" and self._turn():
-                pass
-            if self.status == "RUNNING" and not self.chains:
+            while self.status == "RUNNING" and self._runnable():
+                self._advance(self.queue.popleft())
+            if self.status == "RUNNING" and not self.blocked:
                 self._complete()
         except Ended as end:
             self.end(end.status, end.reason)
 
-    def _turn(self) -> bool:
-        """Each chain goes one step further, in the order of the records that they are at."""
-        before = self.changes
-        for chain in sorted(self.chains, key=lambda chain: chain.at):
-            self._advance(chain)
-        return self.changes != before
+    def _runnable(self) -> bool:
+        """Queue the chains that need not wait any more."""
+        ready = [chain for condition, chain in self.blocked if condition()]
+        self.blocked = [(condition, chain) for condition, chain in self.blocked if chain not in ready]
+        self.queue.extend(ready)
+        return bool(self.queue)
 
-    def _advance(self, chain: Running) -> None:
-        around, self.current = self.current, chain
-        try:
-            next(chain.steps)
-        except StopIteration:
-            self.chains.remove(chain)
-            self.changes += 1
-        finally:
-            self.current = around
+    def _advance(self, chain: Chain) -> None:
+        for condition in chain:
+            if condition is None:
+                self.queue.append(chain)
+            else:
+                self.blocked.append((condition, chain))
+            return
 
     def spawn(self, body: Chain, scope: Scope) -> None:
         """Begin a chain beside this one; its first record is made at once."""
@@ -269,9 +260,7 @@ class Run:
             scope.live -= 1
 
         scope.live += 1
-        chain = Running(counted(), len(self.tasks))
-        self.chains.append(chain)
-        self._advance(chain)
+        self._advance(counted())
 
     def _complete(self) -> None:
         failed = [task for task in self.tasks if task.permissive and task.unsuccessful and not task.superseded]
@@ -289,7 +278,8 @@ class Run:
         self.status, self.reason = status, reason
         if status != "COMPLETED":
             self.output = self._make_output()
-        self.chains.clear()
+        self.queue.clear()
+        self.blocked.clear()
         for task in self.tasks:
             if not task.ended:
                 task.status = "CANCELED"
@@ -385,10 +375,6 @@ class Run:
     def _add(self, task: Task) -> None:
         self.tasks.append(task)
         self.last = task
-        self.made += 1
-        self.changes += 1
-        if self.current is not None:
-            self.current.at = self.made
 
     def policy(self, task: Task) -> Node:
         """The task definition in force. K10, B19: one rule for static and forked tasks."""
@@ -417,32 +403,37 @@ class Run:
             else:
                 yield from self._worker(node, path, scope)
 
-    def settle(self, task: Task, begin: Callable[[Task], None] | None = None) -> Generator[None, None, Task]:
-        """Wait until the task has ended for good, making attempts as its policy says."""
+    def settle(self, task: Task, begin: Callable[[Task], None] | None = None) -> Chain:
+        """Wait until the task has ended for good, making attempts as its policy says. `begin` starts an
+        attempt of what the server does itself, when its delay is over."""
         while True:
-            while not task.ended:
-                if begin is not None and task.status == "SCHEDULED" and task.available_ms <= self.world.now_ms:
-                    begin(task)
-                    self.changes += 1
-                    continue
+            if begin is not None and task.status == "SCHEDULED":
+                if task.available_ms > self.world.now_ms:
+                    yield partial(self._is_due, task)
                 yield
+                if not task.ended:
+                    begin(task)
+                    if task.ended:
+                        yield
+            if not task.ended:
+                yield partial(_has_ended, task)
             attempt = self._next_attempt(task)
             if attempt is None:
                 break
             task = attempt
         self.conclude(task)
-        return task
+
+    def _is_due(self, task: Task) -> bool:
+        return task.ended or task.available_ms <= self.world.now_ms
 
     def executed(self, task: Task) -> Chain:
         """Everything that can be executed is, before anything follows from it."""
-        self.changes += 1
         yield
         self.conclude(task)
 
     def conclude(self, task: Task) -> None:
         """3.2.3: what a final outcome means for the workflow."""
         task.final = True
-        self.changes += 1
         if not task.unsuccessful:
             return
         if task.optional:
@@ -638,8 +629,10 @@ class Run:
     def _wait(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.create(node, path, "IN_PROGRESS")
         task.input = self.inputs(node, task.id)
-        self._begin_wait(task)
         yield
+        self._begin_wait(task)
+        if task.ended:
+            yield
         yield from self.settle(task, self._begin_wait)
 
     def _begin_wait(self, task: Task) -> None:
@@ -652,9 +645,7 @@ class Run:
     def _human(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.create(node, path, "IN_PROGRESS")
         task.input = self.inputs(node, task.id)
-        self._begin_wait(task)
-        task.wait_ms = None
-        yield
+        task.started_ms = self.world.now_ms
         yield from self.settle(task, self._begin_wait)
 
     def _switch(self, node: Node, path: Path, scope: Scope) -> Chain:
@@ -677,10 +668,20 @@ class Run:
         if branch:
             task.input["hasChildren"] = "true"
         task.output = {"evaluationResult": [key], "selectedCase": key}
-        task.status, task.final = "COMPLETED", True
-        if not branch:
-            yield
-        yield from self.chain(branch, path, scope)
+        yield from self._chosen(task, branch, path, scope)
+
+    def _chosen(self, task: Task, branch: list[Node], path: Path, scope: Scope) -> Chain:
+        task.status = "COMPLETED"
+        if branch:
+            self.spawn(self._noticed(task), Scope())
+            yield from self.chain(branch, path, scope)
+        else:
+            yield from self.executed(task)
+
+    def _noticed(self, task: Task) -> Chain:
+        """A task whose chain goes on at once: joins that wait for it hear of it later."""
+        yield
+        task.final = True
 
     def _decision(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.create(node, path, "IN_PROGRESS")
@@ -688,14 +689,12 @@ class Run:
         branch = node["decisionCases"].get(key) or node.get("defaultCase") or []
         task.input = {"case": key, **({"hasChildren": "true"} if branch else {})}
         task.output = {"caseOutput": [key]}
-        task.status, task.final = "COMPLETED", True
-        if not branch:
-            yield
-        yield from self.chain(branch, path, scope)
+        yield from self._chosen(task, branch, path, scope)
 
     def _fork_join(self, node: Node, path: Path, scope: Scope, following: Node) -> Chain:
         task = self.create(node, path, "COMPLETED", "FORK")
-        task.input, task.final = self.inputs(node), True
+        task.input = self.inputs(node)
+        self.spawn(self._noticed(task), Scope())
         for branch in node["forkTasks"]:
             self.spawn(self.chain(branch, path, scope), scope)
         self._make_join(following, path, {"joinOn": following.get("joinOn") or []})
@@ -714,7 +713,8 @@ class Run:
         names = [branch["taskReferenceName"] for branch in branches]
         # DESIGN 4: a fork's branches are stored once, so its input repeats neither their names (the
         # join's does) nor their definitions.
-        task.input, task.final = given, True
+        task.input = given
+        self.spawn(self._noticed(task), Scope())
         for branch in branches:
             self.spawn(self._forked(branch, node["taskReferenceName"], path, scope), scope)
         self._make_join(following, path, {**(following.get("inputParameters") or {}), "joinOn": names})
@@ -735,8 +735,7 @@ class Run:
     def _join(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.newest(node["taskReferenceName"], path)
         assert task is not None, "a join without its fork"
-        while not self._joined(task):
-            yield
+        yield partial(self._joined, task)
         yield from self.executed(task)
 
     def _joined(self, task: Task) -> bool:
@@ -763,18 +762,24 @@ class Run:
         task = self.create(node, path, "IN_PROGRESS")
         defaults = node.get("defaultExclusiveJoinTask") or []
         task.input = {"joinOn": node["joinOn"], "defaultExclusiveJoinTask": defaults}
-        yield
-        while True:
-            listed = [*node["joinOn"], *defaults]  # B17: a default never overtakes the selected branch
-            rows = [row for name in listed if (row := self.newest(name, path)) is not None]
-            if rows and rows[0].final:
-                break
-            yield
-        if rows[0].unsuccessful:
-            task.status, task.reason = "FAILED", rows[0].reason
+        yield partial(self._selected_is_final, task)
+        selected = self._selected(task)
+        assert selected is not None
+        if selected.unsuccessful:
+            task.status, task.reason = "FAILED", selected.reason
         else:
-            task.status, task.output = "COMPLETED", rows[0].output
+            task.status, task.output = "COMPLETED", selected.output
         yield from self.executed(task)
+
+    def _selected(self, task: Task) -> Task | None:
+        """The first that has a row, in list order. B17: a default never overtakes it."""
+        listed = [*task.input["joinOn"], *task.input["defaultExclusiveJoinTask"]]
+        rows = (self.newest(name, task.path) for name in listed)
+        return next((row for row in rows if row is not None), None)
+
+    def _selected_is_final(self, task: Task) -> bool:
+        selected = self._selected(task)
+        return selected is not None and selected.final
 
     def _do_while(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.create(node, path, "IN_PROGRESS")
@@ -796,8 +801,7 @@ class Run:
                 task.output |= {"loopIndex": at, "loopItem": items[at] if at < len(items) else None}
             inside = Scope()
             self.spawn(self.chain(node["loopOver"], turn, inside), inside)
-            while inside.live:
-                yield
+            yield partial(_is_over, inside)
             rows = self._relevant(body, turn)
             task.output = {**task.output, str(task.iteration): turn_output(rows)}
             self._trim(task, body, path)
@@ -876,8 +880,6 @@ class Run:
             "subWorkflowDefinition": inline,
             "workflowInput": given,
         }
-        self._begin_child(task)
-        yield
         yield from self.settle(task, self._begin_child)
 
     def _begin_child(self, task: Task) -> None:
@@ -898,6 +900,14 @@ class Run:
 
 
 # --- small rules -----------------------------------------------------------------------------------------
+
+
+def _has_ended(task: Task) -> bool:
+    return task.ended
+
+
+def _is_over(scope: Scope) -> bool:
+    return not scope.live
 
 
 def with_template(template: Node | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -930,10 +940,12 @@ def case_text(value: Any) -> str:
 
 
 def chosen_case(value: Any, cases: Node) -> str:
-    """B40: a whole double matches without its fraction too."""
+    """B40: a whole number matches with and without its fraction."""
     key = case_text(value)
-    whole = str(int(value)) if isinstance(value, float) and value.is_integer() else key
-    return whole if key not in cases and whole in cases else key
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        return key
+    other = f"{value}.0" if isinstance(value, int) else str(int(value))
+    return other if key not in cases and other in cases else key
 
 
 def kept(output: dict[str, Any], loop: Task) -> dict[str, Any]:
