@@ -13,6 +13,15 @@ from maestoso_server.engine.state import TaskStatus
 from .harness import World, flow, inline, join, loop, simple, task
 
 
+def test_a_loop_gives_the_reasons_of_its_own_body_only() -> None:
+    """What failed in an inner loop is in that loop's reason already."""
+    inner = {**loop("inner", [simple("a", permissive=True)], 1), "permissive": True}
+    world = World(flow(loop("outer", [inner], 1)))
+    workflow = world.start("flow")
+    world.result(workflow, "a__1__1", status=TaskStatus.FAILED, reason="no luck")
+    assert (world.row(workflow, "inner__1").reason, world.row(workflow, "outer").reason) == ("no luck",) * 2
+
+
 def test_the_iteration_of_a_loop_is_its_counter() -> None:
     """While it runs and afterwards; that of a task in it is the turn it belongs to."""
     body = [simple("a", {"loop": "${l.iteration}"})]

@@ -93,8 +93,8 @@ def _judge(turn: Turn, found: _Verdict) -> None:
     state = row.state or {}
     number = state["turn"]
     if state.get("failed_permissive"):
-        rows = _inside(turn, row, number)
-        found.failed = " ".join(r.reason for r in rows if r.reason and _is_failed(r) and not r.superseded)
+        failed = [inner for inner in _inside(turn, row, number) if _failed_in_body(turn, row, inner)]
+        found.failed = " ".join(inner.reason for inner in failed if inner.reason)
         return
     if node.items is not None:
         items = _items(turn, node, row)
@@ -153,8 +153,10 @@ def _is_true(value: Any) -> bool:
     return value if isinstance(value, bool) else isinstance(value, int | float) and value > 0
 
 
-def _is_failed(row: TaskRow) -> bool:
-    return TaskStatus.FAILED <= row.status <= TaskStatus.CANCELED
+def _failed_in_body(turn: Turn, loop: TaskRow, row: TaskRow) -> bool:
+    """A task of the loop's own body: those of inner loops and of dynamic forks fail those."""
+    own = len(row.path) == len(loop.path) + 1 and row.reference in turn.plan.nodes
+    return own and TaskStatus.FAILED <= row.status <= TaskStatus.CANCELED and not row.superseded
 
 
 def _inside(turn: Turn, loop: TaskRow, number: int) -> list[TaskRow]:
