@@ -698,7 +698,7 @@ class Run:
         for branch in node["forkTasks"]:
             self.spawn(self.chain(branch, path, scope), scope)
         self._make_join(following, path, {"joinOn": following.get("joinOn") or []})
-        yield
+        yield from ()
 
     def _make_join(self, node: Node, path: Path, input: dict[str, Any]) -> None:
         self.create(node, path, "IN_PROGRESS").input = input
@@ -718,7 +718,7 @@ class Run:
         for branch in branches:
             self.spawn(self._forked(branch, node["taskReferenceName"], path, scope), scope)
         self._make_join(following, path, {**(following.get("inputParameters") or {}), "joinOn": names})
-        yield
+        yield from ()
 
     def _forked(self, node: Node, fork: str, path: Path, scope: Scope) -> Chain:
         """B6: the data is not resolved a second time, but for the task's id."""
@@ -735,17 +735,20 @@ class Run:
     def _join(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.newest(node["taskReferenceName"], path)
         assert task is not None, "a join without its fork"
-        yield partial(self._joined, task)
+        yield partial(self._can_join, task)
+        self._gather(task)
         yield from self.executed(task)
 
-    def _joined(self, task: Task) -> bool:
-        names: list[str] = task.input["joinOn"]
-        found = [row for name in names if (row := self.newest(name, task.path)) is not None]
-        # B3: an outcome counts when no attempt follows
-        done = len(found) == len(names) and all(row.final for row in found)
-        failed = [row for row in found if row.final and row.unsuccessful]
-        if not done and all(row.permissive for row in failed):
-            return False
+    def _joined(self, task: Task) -> list[Task | None]:
+        return [self.newest(name, task.path) for name in task.input["joinOn"]]
+
+    def _can_join(self, task: Task) -> bool:
+        """B3: an outcome counts when no attempt follows. Those that are not permissive end the workflow."""
+        return all(row is not None and row.final for row in self._joined(task))
+
+    def _gather(self, task: Task) -> None:
+        found = [row for row in self._joined(task) if row is not None]
+        failed = [row for row in found if row.unsuccessful]
         task.output = {row.shown: row.output for row in found if row.output}
         if failed:
             task.status = "CANCELED" if all(row.status == "CANCELED" for row in failed) else "FAILED"
@@ -756,7 +759,6 @@ class Run:
             task.reason = f"{listed} completed with errors"
         else:
             task.status = "COMPLETED"
-        return True
 
     def _exclusive_join(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.create(node, path, "IN_PROGRESS")
