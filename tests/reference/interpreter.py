@@ -263,7 +263,9 @@ class Run:
         self._advance(counted())
 
     def _complete(self) -> None:
-        failed = [task for task in self.tasks if task.permissive and task.unsuccessful and not task.superseded]
+        failed = [
+            task for task in self.tasks if task.permissive and task.unsuccessful and not task.superseded
+        ]
         if failed:
             reasons = [
                 f"Task {task.id} failed with status: {task.status} and reason: '{task.reason}'"
@@ -355,7 +357,7 @@ class Run:
         found = [task for task in self.tasks if task.reference == reference and task.path == path]
         return found[-1] if found else None
 
-    # --- records -------------------------------------------------------------------------------------------
+    # --- records -----------------------------------------------------------------------------------------
 
     def create(self, node: Node, path: Path, status: str, kind: str = "", name: str = "") -> Task:
         made = Task(
@@ -388,7 +390,7 @@ class Run:
         """A worker's task."""
         return task.type not in OPERATORS
 
-    # --- chains ----------------------------------------------------------------------------------------------
+    # --- chains ------------------------------------------------------------------------------------------
 
     def chain(self, nodes: list[Node], path: Path, scope: Scope) -> Chain:
         for index, node in enumerate(nodes):
@@ -484,12 +486,16 @@ class Run:
         else:
             fresh = self.inputs(attempt.node, attempt.id, template)
         if attempt.type == "SUB_WORKFLOW":  # B20: refreshed where the child reads it
-            given = fill(attempt.node["data"], attempt.id) if "data" in attempt.node else self.inputs(attempt.node)
+            given = (
+                fill(attempt.node["data"], attempt.id)
+                if "data" in attempt.node
+                else self.inputs(attempt.node)
+            )
             attempt.input = {**before.input, "workflowInput": given}
         else:
             attempt.input = {**before.input, **fresh}
 
-    # --- clocks ----------------------------------------------------------------------------------------------
+    # --- clocks ------------------------------------------------------------------------------------------
 
     def timers(self) -> Iterator[tuple[int, Task | Run]]:
         document = self.document
@@ -546,8 +552,8 @@ class Run:
         obeyed = policy.get("timeoutPolicy", "TIME_OUT_WF")
         texts = {
             "total": (
-                f"Task {task.name}/{task.id} exceeded total timeout of {{0}} seconds (elapsed {{0}} seconds across "
-                f"all attempts including retry delays). Timeout policy: {obeyed}",
+                f"Task {task.name}/{task.id} exceeded total timeout of {{0}} seconds (elapsed {{0}} seconds "
+                f"across all attempts including retry delays). Timeout policy: {obeyed}",
                 "totalTimeoutSeconds",
             ),
             "task": (
@@ -561,7 +567,8 @@ class Run:
                 "pollTimeoutSeconds",
             ),
             "response": (
-                f"responseTimeout: {{0}} exceeded for the taskId: {task.id} with Task Definition: {task.name}",
+                f"responseTimeout: {{0}} exceeded for the taskId: {task.id} "
+                f"with Task Definition: {task.name}",
                 "responseTimeoutSeconds",
             ),
         }
@@ -570,7 +577,7 @@ class Run:
         if which != "response" and obeyed == "TIME_OUT_WF":
             task.fatal = task.reason  # B15: optional and permissive hold for time-outs too
 
-    # --- operators -------------------------------------------------------------------------------------------
+    # --- operators ---------------------------------------------------------------------------------------
 
     def _worker(self, node: Node, path: Path, scope: Scope) -> Chain:
         simple = (node.get("type") or "SIMPLE") == "SIMPLE"
@@ -1003,5 +1010,7 @@ def forked_different(fork: Node, given: dict[str, Any]) -> list[Node]:
     for node in given[fork["dynamicForkTasksParam"]]:
         more = inputs.get(node["taskReferenceName"]) or {}
         kind = node.get("type") or "SIMPLE"
-        made.append({**node, "type": kind, "inputParameters": {**(node.get("inputParameters") or {}), **more}})
+        made.append(
+            {**node, "type": kind, "inputParameters": {**(node.get("inputParameters") or {}), **more}}
+        )
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import HealthCheck, given, note, settings
@@ -11,7 +12,9 @@ from .documents import CONTAINERS, INPUT, LEAVES, cases
 from .interpreter import Task
 from .pair import STEPS_MAX, Pair
 
-COMMON = settings(max_examples=int(__import__("os").environ.get("EX", "100")), deadline=None, suppress_health_check=list(HealthCheck))
+COMMON = settings(
+    max_examples=int(os.environ.get("EX", "100")), deadline=None, suppress_health_check=list(HealthCheck)
+)
 OUTCOMES = ("COMPLETED", "COMPLETED", "COMPLETED", "FAILED", "FAILED_WITH_TERMINAL_ERROR", "CANCELED")
 OUTPUTS = ({"value": 1}, {"value": 2, "more": [1.0, None]}, {})
 

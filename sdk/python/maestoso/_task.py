@@ -170,6 +170,11 @@ class TaskContext:
         return self._assignment.idempotency_key
 
     @property
+    def runtime_metadata(self) -> dict[str, str]:
+        """The values of the names in the task definition's `runtimeMetadata`."""
+        return dict(self._assignment.runtime_metadata)
+
+    @property
     def traceparent(self) -> str:
         """W3C trace context of the start call; empty = none."""
         return self._assignment.traceparent

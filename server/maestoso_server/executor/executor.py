@@ -22,6 +22,7 @@ from ..engine.decision import Decision, Outcome, QueueBirth, Verdict
 from ..engine.events import Event
 from ..engine.needs import Script, ScriptAnswer
 from ..engine.state import Header, View
+from ..store import inbox, queue
 from ..store.database import Database, Unavailable
 from ..store.load import InboxMessage, LoadRequest, load
 from ..store.save import SaveResult, WorkflowSave, save
@@ -112,6 +113,15 @@ class Executor:
     def answered(self, message_id: int, outcome: bytes) -> None:
         """A command that was forwarded to another node has its outcome."""
         self._forwarding.answered(message_id, outcome)
+
+    async def wake(self, workflow_id: str) -> int:
+        """Have the tasks of a workflow that sleep (callbackAfterSeconds, a delay) taken now; how many."""
+        now_ms = self._clock.now_ms()
+        async with self._database.acquire() as connection:
+            woken = await queue.wake(connection, workflow_id, now_ms=now_ms)
+        if woken:
+            self._placement.deadline(now_ms)
+        return woken
 
     def seed(self) -> int:
         """Randomness for one event: the engine makes none itself."""
@@ -233,8 +243,11 @@ class Executor:
         that waits for a script leaves the batch and comes back with the answer."""
         decided: list[tuple[Lane, Decision]] = []
         hungry: list[tuple[Lane, list[Any]]] = []
+        absent: list[str] = []
         for lane in lanes:
             if lane.view is None or not lane.running:
+                if any(item.message_id for item in lane.running):
+                    absent.append(lane.workflow_id)
                 routing.refuse_absent(lane)
             elif lane.decider is not None:
                 self._step(lane, lane.answers, decided, hungry)
@@ -244,6 +257,9 @@ class Executor:
                     plan = await self._plans.load(lane.view.header.namespace, lane.view.header.snapshot_id)
                 lane.decider = decide(plan, lane.view, [item.event for item in lane.running])
                 self._step(lane, None, decided, hungry)
+        if absent:
+            async with self._database.acquire() as connection:
+                await inbox.discard(connection, absent)
         while hungry:
             asked, hungry = hungry, []
             for lane, answers in await self._answer(asked):
@@ -439,6 +455,13 @@ class Executor:
         over.extend(decision.asleep)
         if over:
             self._placement.ended(lane.workflow_id, over)
+        for alert in decision.alerts:
+            facts = {"workflow_id": lane.workflow_id, "seq": alert.seq, "clock": alert.clock}
+            log.warning("a clock that only alerts has run out: %s", alert.text, extra=facts)
+        if decision.slot is not None:
+            self._placement.workflow_slots_changed()
+        if decision.freed:
+            self._placement.slots_freed(header.namespace, decision.freed)
         for due_ms in decision.deadlines.values():
             if due_ms:
                 self._placement.deadline(due_ms)
@@ -452,7 +475,7 @@ class Executor:
         if decision.messages:
             self._pass_on(decision, message_ids)
         for seq, script in decision.scripts.items():
-            self._answers.late(script, partial(self._script_done, lane.workflow_id, seq))
+            self._answers.late(header, script, partial(self._script_done, lane.workflow_id, seq))
         routing.apply(lane, decision, closed_max=CLOSED_ROWS_MAX)
         self.changes.announce(lane.workflow_id, header)
         routing.answer(lane, decision.outcomes)
@@ -486,6 +509,8 @@ class Executor:
             routing.answer_existing(lane, result.existing[workflow_id])
         elif workflow_id in result.metadata_stale:
             routing.answer_metadata_stale(lane)
+        elif workflow_id in result.refused:
+            routing.answer_no_slot(lane, result.refused[workflow_id])
         else:
             if lost:
                 routing.answer_lost(lane, lost)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from ..engine import messages
 from ..engine.cursor import continues
 from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
-from ..engine.events import ChildEnded, DeliveryDue, Due, Result, Start, WorkerLost
+from ..engine.events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
 from ..engine.needs import ScriptAnswer
 from ..engine.state import Header, TaskStatus, View
-from ..errors import NotFound, Reason
+from ..errors import NotFound, Reason, ResourceExhausted
 from ..payload import Json
 from ..store.load import InboxMessage, Loaded
 from .lanes import Item, Lane
@@ -106,10 +106,10 @@ def take_in(lane: Lane, loaded: Loaded | None, now_ms: int, seed: Callable[[], i
 def received(message: InboxMessage, now_ms: int, seed: int) -> Item:
     """The event that an inbox row carries."""
     body = message.body.raw
+    event = messages.decode(message.kind, body, now_ms=now_ms, seed=seed)
     if message.kind is MessageKind.CHILD_START:
         header = messages.child_header(message.workflow_id, body, now_ms)
-        return Item(Start(now_ms=now_ms, seed=seed), message_id=message.id, header=header)
-    event = messages.decode(message.kind, body, now_ms=now_ms, seed=seed)
+        return Item(event, message_id=message.id, header=header)
     return Item(event, message_id=message.id, origin_epoch=message.origin_epoch)
 
 
@@ -213,6 +213,11 @@ def answer_existing(lane: Lane, winner: str) -> None:
 
 def answer_metadata_stale(lane: Lane) -> None:
     _refuse(lane, Outdated())
+
+
+def answer_no_slot(lane: Lane, reason: str) -> None:
+    """Its `rateLimitConfig` rejects what it has no slot for."""
+    _refuse(lane, ResourceExhausted(Reason.OVERLOADED, reason))
 
 
 def _refuse(lane: Lane, error: Exception) -> None:

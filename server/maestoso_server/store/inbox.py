@@ -108,6 +108,19 @@ LEFT JOIN (SELECT s.id, row_number() OVER (ORDER BY s.id) AS rank FROM sent s) s
 ORDER BY p.place"""
 
 
+async def discard(conn: Connection, workflow_ids: Sequence[str]) -> None:
+    """Delete the messages to workflows that do not exist any more."""
+    await conn.execute(_DISCARD, list(workflow_ids), int(MessageKind.CHILD_START))
+
+
+# $1 workflows, $2 the kind that makes its workflow
+_DISCARD = """/* discard messages */
+DELETE FROM inbox x WHERE x.workflow_id = ANY ($1::uuid[]) AND x.kind <> $2::smallint
+  AND NOT coalesce((SELECT true FROM workflow w WHERE w.id = x.workflow_id), false)
+  AND NOT coalesce((
+    SELECT true FROM inbox s WHERE s.workflow_id = x.workflow_id AND s.kind = $2::smallint LIMIT 1), false)"""
+
+
 async def due_workflows(conn: Connection, *, epoch: int, now_ms: int, limit: int = 1000) -> list[str]:
     """The workflows that have due messages for this node to apply, the longest due first."""
     rows = await conn.fetch(_DUE, epoch, now_ms, limit)

@@ -12,7 +12,8 @@ from ..needs import Child, ChildAnswer
 from ..nodes import Node
 from ..state import Path, TaskRow, TaskStatus
 from ..turn import Turn
-from .finishing import Unusable, finish
+from .births import BadInput, input_fault
+from .finishing import Unusable, check_name, finish
 
 
 def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
@@ -26,7 +27,7 @@ def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
         definition = turn.evaluate(sub.definition, path, loops=node.loops)
     given = turn.resolve(node, path, turn.header.next_seq)
     named = isinstance(definition, dict)
-    return Json.of(
+    value = Json.of(
         {
             "subWorkflowName": definition.get("name") if named else params["name"],
             "subWorkflowVersion": None if named else params["version"],
@@ -38,6 +39,10 @@ def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
             "workflowInput": given,
         }
     )
+    fault = input_fault(turn, node, value, node.policy)
+    if fault is not None:
+        raise BadInput(fault, value)
+    return value
 
 
 def prepare_run(turn: Turn, node: Node, row: TaskRow) -> ChildAnswer | None:
@@ -59,9 +64,12 @@ def _version(value: Any) -> int | None:
     if value is None or value == "":
         return None
     try:
-        return int(value) or None
+        version = int(value)
     except (TypeError, ValueError) as error:
         raise Unusable(f"The sub-workflow's version is no number: {value}") from error
+    if not 0 <= version < 1 << 31:
+        raise Unusable(f"The sub-workflow's version is out of range: {value}")
+    return version or None
 
 
 def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> None:
@@ -93,10 +101,18 @@ def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> Non
             version=answer.version,
             snapshot_id=answer.snapshot_id,
             input=Json.of(given),
-            task_to_domain=Json.of(domains) if isinstance(domains, dict) else header.task_to_domain,
+            task_to_domain=_domains(domains) if isinstance(domains, dict) else header.task_to_domain,
             priority=_priority(priority, header.priority),
+            secretive=turn.secretive,
         ),
     )
+
+
+def _domains(mapping: dict[str, Any]) -> Json:
+    """A child's `taskToDomain`, whose values become names of queues."""
+    for task_type, domain in mapping.items():
+        check_name(str(domain), f"The domain of {task_type[:40]!r}")
+    return Json.of(mapping)
 
 
 def _inline(definition: Any) -> Json | None:
@@ -153,12 +169,13 @@ def run_start(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) 
             version=answer.version,
             snapshot_id=answer.snapshot_id,
             input=Json.of(given if isinstance(given, dict) else {}),
-            task_to_domain=Json.of(domains)
+            task_to_domain=_domains(domains)
             if isinstance(domains, dict) and domains
             else header.task_to_domain,
             priority=_priority(request.get("priority"), 0),
             correlation_id=request.get("correlationId") or header.correlation_id,
             orphan=True,
+            secretive=turn.secretive,
         ),
     )
     finish(turn, node, row, TaskStatus.COMPLETED, Json.of({"workflowId": started}))
