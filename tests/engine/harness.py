@@ -17,8 +17,9 @@ from typing import Any
 import _quickjs
 import jq
 
+from maestoso_server.definitions.keys import KeyPolicy
 from maestoso_server.definitions.models import WorkflowDefinition
-from maestoso_server.engine import messages, needs
+from maestoso_server.engine import keys, messages, needs
 from maestoso_server.engine.cursor import continues
 from maestoso_server.engine.decide import ROWS_MAX, decide
 from maestoso_server.engine.decision import (
@@ -32,9 +33,11 @@ from maestoso_server.engine.decision import (
 )
 from maestoso_server.engine.events import (
     ChildEnded,
+    ChildPlaced,
     DeliveryDue,
     Due,
     Event,
+    Follow,
     QueueFacts,
     Result,
     Start,
@@ -99,6 +102,8 @@ class World:
         self.published: list[tuple[str, Publication]] = []
         """(workflow, event), in the order of the commits."""
         self.cache: dict[tuple[str, str], CacheWrite] = {}
+        self.keys: dict[str, str] = {}
+        """Idempotency key -> the workflow that holds it."""
         self._ids = 0
         self._message_ids = 0
 
@@ -122,6 +127,9 @@ class World:
                 **header,
             )
         )
+        key = self.header(workflow_id).idempotency_key
+        if key is not None:
+            self.keys[key] = workflow_id
         self.happen(workflow_id, Start(now_ms=self.now_ms))
         return workflow_id
 
@@ -136,13 +144,39 @@ class World:
         while self.inbox:
             number, message = self.inbox.popleft()
             body = message.body.raw
-            if message.kind == MessageKind.CHILD_START and message.workflow_id not in self.workflows:
-                header = messages.child_header(message.workflow_id, body, self.now_ms)
-                self.workflows[message.workflow_id] = Stored(header)
             event = messages.decode(message.kind, body, now_ms=self.now_ms, seed=number)
+            if message.workflow_id not in self.workflows and not self._is_born(message, event):
+                continue
             (outcome,) = self._decide(message.workflow_id, [event])
             if outcome.verdict == Verdict.BEHIND:
                 self.inbox.append((number, message))
+
+    def _is_born(self, message: Message, event: Event) -> bool:
+        """Whether the message begins its workflow; else whoever waits for it is answered."""
+        if isinstance(event, Follow):
+            self._send(keys.follower_lost(event, message.workflow_id))
+        if not isinstance(event, Start):
+            return False
+        header = messages.child_header(message.workflow_id, message.body.raw, self.now_ms)
+        key = header.idempotency_key
+        holder = self.keys.get(key) if key is not None else None
+        stored = self.workflows.get(holder) if holder is not None else None
+        ended = stored is None or stored.header.status.terminal
+        if holder is not None and not (ended and event.key_policy is KeyPolicy.FAIL_ON_RUNNING):
+            self._send(keys.reply(event, header, holder, waits=holder in self._line(event.asked_by)))
+            return False
+        if key is not None:
+            self.keys[key] = header.id
+        self.workflows[header.id] = Stored(header)
+        return True
+
+    def _line(self, workflow_id: str) -> list[str]:
+        parent = self.header(workflow_id).parent_id
+        return [workflow_id, *(self._line(parent) if parent else [])]
+
+    def _send(self, message: Message) -> None:
+        self._message_ids += 1
+        self.inbox.append((self._message_ids, message))
 
     def result(
         self,
@@ -289,7 +323,7 @@ class World:
             return stored.view
         view = View(stored.header.copy())
         for event in events:
-            named = isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded)
+            named = isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded | ChildPlaced)
             if named and event.seq in stored.rows:
                 view.add(stored.rows[event.seq].copy())
         return view

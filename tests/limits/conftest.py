@@ -16,6 +16,7 @@ from maestoso.admin.v1.admin_service_pb2_grpc import AdminServiceStub
 from maestoso_server.clock import ManualClock
 from maestoso_server.config import Config
 from maestoso_server.server import Server
+from maestoso_server.store.database import Faults
 from servers import serving
 from worker_kit import DEADLINE_S, Caller, calling
 
@@ -32,14 +33,14 @@ class Nodes:
     clock: ManualClock = field(default_factory=lambda: ManualClock(START_MS))
     servers: list[Server] = field(default_factory=list)
 
-    async def node(self) -> Caller:
+    async def node(self, faults: Faults | None = None) -> Caller:
         config = Config(
             database_url=self.database_url,
             grpc_address="127.0.0.1:0",
             http_address="127.0.0.1:0",
             drain_ms=1_000,
         )
-        server = await self.stack.enter_async_context(serving(config, self.clock))
+        server = await self.stack.enter_async_context(serving(config, self.clock, faults))
         self.servers.append(server)
         return await self.stack.enter_async_context(calling(server.grpc_address))
 

@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from limits.conftest import Nodes
+from maestoso import TaskContext, Worker, worker
 from maestoso.task.v1.task_pb2 import (
     RESULT_OUTCOME_ACCEPTED,
     RESULT_OUTCOME_STALE,
@@ -168,13 +169,35 @@ async def test_the_first_domain_with_a_taker_in_ten_seconds_gets_the_task(nodes:
     assert [task.workflow_id for task in await here.poll("red:pay")] == [own]
 
 
+async def test_a_handler_serves_the_queue_of_a_group_in_a_domain_too(nodes: Nodes) -> None:
+    served: list[tuple[str, str]] = []
+
+    @worker("pay-gold")
+    async def gold(context: TaskContext) -> dict[str, str]:
+        served.append(("gold", context.task_type))
+        return {}
+
+    @worker("pay-gold", domain="eu")
+    async def eu_gold(context: TaskContext) -> dict[str, str]:
+        served.append(("eu", context.task_type))
+        return {}
+
+    here = await nodes.node()
+    await here.register(chain("pay"), {"name": "pay", "isolationGroupId": "gold"})
+    async with Worker(nodes.servers[0].grpc_address, [gold, eu_gold]):
+        for route in ({}, {"pay": "eu"}):
+            workflow_id = await nodes.start(here, task_to_domain=route)
+            await nodes.until(lambda started=workflow_id: here.status(started), "WORKFLOW_STATUS_COMPLETED")
+    assert served == [("gold", "pay"), ("eu", "pay")]
+
+
 async def test_an_isolation_group_is_a_queue_of_its_own(nodes: Nodes) -> None:
     here = await nodes.node()
     await here.register(chain("pay"), {"name": "pay", "isolationGroupId": "gold", "concurrentExecLimit": 1})
     first, second = await nodes.start(here), await nodes.start(here)
     assert await here.poll("pay") == []
     (task,) = await here.poll("pay-gold", count=2)
-    assert (task.workflow_id, task.task_type) == (first, "pay")
+    assert (task.workflow_id, task.task_type, task.queue) == (first, "pay", "pay-gold")
     assert await here.poll("pay-gold") == []
     await here.report(done(task.token))
     assert [task.workflow_id for task in await here.poll("pay-gold")] == [second]

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..json_text import Path
-from .models import SubWorkflowParams, TaskDefinition, WorkflowTask
+from .models import TaskDefinition, WorkflowTask
 from .report import Report
 from .task_types import NEVER_RETRIED, STARTED_AT_ONCE
 
@@ -17,7 +17,6 @@ _UNREAD: dict[type[BaseModel], tuple[str, ...]] = {
         "task_status_listener_enabled",
     ),
     WorkflowTask: ("rate_limited", "script_expression", "join_status"),
-    SubWorkflowParams: ("idempotency_key", "idempotency_strategy"),
 }
 """Accepted, stored and returned, but nothing here acts on them."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..json_text import Path
 from .durations import parse_duration_ms, parse_moment_ms
+from .keys import KEY_MAX, why_no_strategy
 from .models import TaskDefinition, WorkflowTask
 from .names import why_unusable
 from .report import Report, ScriptText
@@ -317,6 +318,24 @@ def _sub_workflow(judge: Judge) -> None:
         judge.missing("subWorkflowParam.name")
     if params.name and "${" not in params.name:
         judge.named("subWorkflowParam.name", params.name)
+    _judge_key(judge, "subWorkflowParam", params.idempotency_key, params.idempotency_strategy)
+
+
+def _judge_key(judge: Judge, at: str, key: Any, strategy: Any) -> None:
+    """What a start's idempotency key and its strategy are, where they are no expressions."""
+    if strategy not in (None, "") and not _is_expression(strategy):
+        fault = why_no_strategy(strategy)
+        if fault is not None:
+            judge.broken(f"{at}.idempotencyStrategy", f"idempotencyStrategy {fault}")
+        elif key in (None, ""):
+            judge.doubtful(f"{at}.idempotencyStrategy", "without an idempotencyKey it has no effect")
+    if isinstance(key, str) and not _is_expression(key) and len(key) > KEY_MAX:
+        text = f"idempotencyKey has {len(key)} characters; at most {KEY_MAX} are accepted"
+        judge.broken(f"{at}.idempotencyKey", text)
+
+
+def _is_expression(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value
 
 
 def _http(judge: Judge) -> None:
@@ -400,6 +419,10 @@ def _lambda(judge: Judge) -> None:
 def _start_workflow(judge: Judge) -> None:
     if not judge.has_input("startWorkflow"):
         judge.doubtful("inputParameters.startWorkflow", "without startWorkflow the task always fails")
+    request = judge.node.input_parameters.get("startWorkflow")
+    if isinstance(request, dict):
+        at = "inputParameters.startWorkflow"
+        _judge_key(judge, at, request.get("idempotencyKey"), request.get("idempotencyStrategy"))
 
 
 def _offered(judge: Judge, asked: Any) -> str:

@@ -254,6 +254,8 @@ class _Tree:
             (params.name, "name"),
             (params.task_to_domain, "taskToDomain"),
             (params.priority, "priority"),
+            (params.idempotency_key, "idempotencyKey"),
+            (params.idempotency_strategy, "idempotencyStrategy"),
         ):
             self._expressions(value, (*path, field), node, is_fault=False)
         definition = params.workflow_definition

@@ -60,6 +60,7 @@ def _of_placed(placed: Placed, token: bytes) -> Assignment:
         path=row.path,
         generation=row.generation,
         task_type=birth.task_type,
+        queue=birth.queue,
         attempt=row.attempt,
         input=row.input.raw,
         redelivery=0,
@@ -81,6 +82,7 @@ def _of_taken(taken: Taken, token: bytes) -> Assignment:
         path=taken.path,
         generation=taken.generation,
         task_type=taken.task_type,
+        queue=taken.queue,
         attempt=taken.attempt,
         input=taken.input.raw,
         redelivery=taken.unread,
@@ -102,6 +104,7 @@ def _assignment(
     path: Path,
     generation: int,
     task_type: str,
+    queue: str,
     attempt: int,
     input: bytes,
     redelivery: int,
@@ -132,6 +135,8 @@ def _assignment(
     schedule_time = message.schedule_time
     schedule_time.seconds, milliseconds = divmod(scheduled_ms, 1000)
     schedule_time.nanos = milliseconds * 1_000_000
+    if queue != task_type:
+        message.queue = queue
     if response_s:
         message.response_timeout.seconds = response_s
     return message

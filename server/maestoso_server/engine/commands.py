@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..payload import Json
-from . import failure, reasons, slots, statuses
+from . import failure, keys, reasons, slots, statuses
 from .decision import APPLIED, Outcome
 from .ending import end, prepare_output
 from .events import Continue, Pause, Resume, SlotGranted, Start, Terminate
@@ -26,8 +26,12 @@ def apply_start(turn: Turn, event: Start) -> Outcome | None:
         _default(turn)
         may_begin = slots.ask(turn, told=event.told)
         if not may_begin:
-            return None if may_begin is None else APPLIED
+            if may_begin is None:
+                return None
+            keys.tell_asker(turn, event)
+            return APPLIED
     begin(turn)
+    keys.tell_asker(turn, event)
     statuses.tell(turn, "STARTED")
     return APPLIED
 

@@ -8,6 +8,7 @@
                        {"input": ..., "output": ...}
      "removing": true, the execution is being deleted
      "slot": "waits",  or "holds": of a workflow under a rateLimitConfig (see `slots`)
+     "followers": [[workflow, seq], ...],  tasks elsewhere that want its outcome (see `keys`)
      "undoing": seq,   the workflow ends: the row that compensates meanwhile
      "undone": n,      compensations after which a retry would not know what it begins with
      "secrets": {...}} where `input` and `variables` hold placeholders of secrets (`secrets.marks`)
@@ -37,6 +38,7 @@ def read(header: Header) -> dict[str, Any]:
         "skips": dict(stored.get("skips", {})),
         "removing": stored.get("removing", False),
         "slot": stored.get("slot", ""),
+        "followers": list(stored.get("followers", ())),
         "undoing": stored.get("undoing", 0),
         "undone": stored.get("undone", 0),
         "secrets": stored.get("secrets", {}),

@@ -108,6 +108,8 @@ class MessageKind(IntEnum):
     COMMAND = 8
     CHILD_RETRY = 9
     SLOT_GRANTED = 21
+    CHILD_PLACED = 22
+    FOLLOW = 23
 
 
 @dataclass(slots=True)

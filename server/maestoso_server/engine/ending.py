@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..payload import EMPTY, Json
-from . import failure, messages, reasons, slots, statuses
+from . import failure, keys, messages, reasons, slots, statuses
 from .decision import MessageKind
 from .faults import stored_name
 from .guards import over, undoing
@@ -187,6 +187,7 @@ def end(
         turn.deadlines[0] = 0
     if header.parent_id and not by_parent:
         turn.send(header.parent_id, MessageKind.CHILD_ENDED, messages.child_ended(header, error))
+    keys.tell_followers(turn, error)
     if header.open:
         turn.first((CANCEL, 0))
 
@@ -252,7 +253,9 @@ def act_cancel(turn: Turn, _step: Step, found: list[tuple[TaskRow, Any]]) -> Non
         row = turn.edit(stale)
         if node is not None:
             turn.close(node, row, TaskStatus.CANCELED)
-        if row.child_id is not None and (node is None or node.kind == SUB_WORKFLOW):
+        if row.child_id is None or keys.is_follower(row):
+            continue
+        if node is None or node.kind == SUB_WORKFLOW:
             turn.send(row.child_id, MessageKind.CHILD_TERMINATE, reason)
     if found and header.open:
         turn.first((CANCEL, found[-1][0].seq))

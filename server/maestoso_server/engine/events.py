@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ..definitions.keys import KeyPolicy
 from ..payload import EMPTY, Json
 from .state import TaskStatus
 
@@ -25,9 +26,33 @@ class Event:
 class Start(Event):
     """The workflow begins. Its header is in the view already, with `revision` 0 and no rows.
 
-    `told`: another workflow asks for it, who cannot be refused at once."""
+    `told`: another workflow asks for it, who cannot be refused at once. Where its header has an
+    idempotency key, `key_policy` says what a used one means for the task `asked_seq` of `asked_by`;
+    `answers`: that task waits only for the word that the workflow has started."""
 
     told: bool = False
+    key_policy: KeyPolicy = KeyPolicy.FAIL
+    asked_by: str = ""
+    asked_seq: int = 0
+    answers: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class ChildPlaced(Event):
+    """Which workflow the start of `child_id`, which has a key, came to; or the `reason` why to none."""
+
+    seq: int
+    child_id: str
+    workflow_id: str
+    reason: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Follow(Event):
+    """Task `seq` of workflow `by` wants to be told how this workflow ends."""
+
+    by: str
+    seq: int
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from .decision import APPLIED, MessageKind, Outcome
 from .ending import open_rows
 from .events import Jump
 from .guards import undoing
+from .keys import is_follower
 from .names import split_reference
 from .nodes import JOIN, SUB_WORKFLOW, Node
 from .outcomes import absent, behind, refused
@@ -165,7 +166,7 @@ def act_drop(turn: Turn, step: Step, found: tuple[list[tuple[TaskRow, Node]], li
     for row, node in rows:
         mine = turn.edit(row)
         turn.close(node, mine, TaskStatus.SKIPPED, reason)
-        if mine.child_id is not None and node.kind == SUB_WORKFLOW:
+        if mine.child_id is not None and node.kind == SUB_WORKFLOW and not is_follower(mine):
             turn.send(mine.child_id, MessageKind.CHILD_TERMINATE, told)
     for join in joins:
         turn.later((RECOUNT, join.seq))

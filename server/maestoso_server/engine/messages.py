@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..definitions.keys import KeyPolicy
 from ..payload import EMPTY, Json, Raw, Record, encode, reader
 from .decision import MessageKind
 from .events import (
     ChangeVariables,
     ChildEnded,
+    ChildPlaced,
     ChildRevived,
     Continue,
     Event,
+    Follow,
     Jump,
     Keep,
     Pause,
@@ -76,6 +79,11 @@ class _Body(Record, omit_defaults=True):
     replace: bool = False
     secrets: list[Any] | None = None
     dry_run: bool = False
+    key: str | None = None
+    key_policy: int = 0
+    asker: str = ""
+    answers: bool = False
+    workflow: str = ""
 
 
 _read = reader(_Body)
@@ -110,9 +118,12 @@ def child_start(
     correlation_id: str | None = None,
     orphan: bool = False,
     secretive: bool = False,
+    key: tuple[str, KeyPolicy] | None = None,
 ) -> Json:
     """CHILD_START, to the id of the child: all that its header needs. An `orphan` has no parent
-    and will tell nobody of its end. `secretive`: there may be placeholders in the input."""
+    and will tell nobody of its end. `secretive`: there may be placeholders in the input. With an
+    idempotency `key` the asker is told what the start came to (CHILD_PLACED): an orphan's always, a
+    parent where the key was used."""
     return _json(
         _Body(
             namespace=header.namespace,
@@ -128,6 +139,10 @@ def child_start(
             created_by=header.created_by,
             traceparent=header.traceparent,
             secrets=(marks_of(input) or None) if secretive else None,
+            key=key[0] if key else None,
+            key_policy=int(key[1]) if key else 0,
+            asker=header.id if key else "",
+            answers=key is not None and orphan,
         )
     )
 
@@ -143,7 +158,7 @@ def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
         snapshot_id=told.snapshot,
         created_ms=now_ms,
         parent_id=told.parent or None,
-        parent_seq=told.seq,
+        parent_seq=told.seq if told.parent else 0,
         priority=told.priority,
         correlation_id=told.correlation,
         clock_ms=now_ms,
@@ -152,17 +167,29 @@ def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
         task_to_domain=_payload(told.domains),
         created_by=told.created_by,
         traceparent=told.traceparent,
+        idempotency_key=told.key,
     )
     if told.secrets:
         header.input = with_marks(header.input, told.secrets)
     return header
 
 
-def child_ended(header: Header, error: str | None = None) -> Json:
-    """CHILD_ENDED, to the parent. `error`: the name of the error that it failed with, where it has one."""
+def child_placed(seq: int, child_id: str, workflow_id: str, reason: str | None) -> Json:
+    """CHILD_PLACED, to the asker of a start with an idempotency key."""
+    return _json(_Body(seq=seq, child=child_id, workflow=workflow_id, reason=reason))
+
+
+def follow(workflow_id: str, seq: int) -> Json:
+    """FOLLOW, to a workflow whose outcome a task wants that did not start it."""
+    return _json(_Body(asker=workflow_id, seq=seq))
+
+
+def child_ended(header: Header, error: str | None = None, *, seq: int | None = None) -> Json:
+    """CHILD_ENDED, to the parent, or to the task `seq` of a follower. `error`: the name of the error that
+    it failed with, where it has one."""
     return _json(
         _Body(
-            seq=header.parent_seq,
+            seq=header.parent_seq if seq is None else seq,
             child=header.id,
             status=int(header.status),
             output=_raw(header.output),
@@ -291,7 +318,20 @@ def decode(kind: MessageKind, body: bytes, *, now_ms: int, seed: int = 0) -> Eve
     told = _read(body)
     stamp: dict[str, Any] = {"now_ms": now_ms, "seed": seed}
     if kind == MessageKind.CHILD_START:
-        return Start(told=True, **stamp)
+        return Start(
+            told=True,
+            key_policy=KeyPolicy(told.key_policy or KeyPolicy.FAIL),
+            asked_by=told.asker,
+            asked_seq=told.seq,
+            answers=told.answers,
+            **stamp,
+        )
+    if kind == MessageKind.CHILD_PLACED:
+        return ChildPlaced(
+            seq=told.seq, child_id=told.child, workflow_id=told.workflow, reason=told.reason, **stamp
+        )
+    if kind == MessageKind.FOLLOW:
+        return Follow(by=told.asker, seq=told.seq, **stamp)
     if kind == MessageKind.SLOT_GRANTED:
         return SlotGranted(refused=told.reason, **stamp)
     if kind == MessageKind.CHILD_ENDED:

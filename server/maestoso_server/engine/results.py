@@ -5,14 +5,15 @@ A handler reads first; while something it reads is wanted it answers None and is
 
 from __future__ import annotations
 
-from ..payload import Json
-from . import faults, reasons
+from ..payload import EMPTY, Json
+from . import faults, messages, reasons
 from .attempts import begin
-from .decision import APPLIED, Alert, Outcome
-from .events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
+from .decision import APPLIED, Alert, MessageKind, Outcome
+from .events import ChildEnded, ChildPlaced, DeliveryDue, Due, Result, WorkerLost
 from .guards import undoing
 from .needs import Redact
 from .nodes import BODY, DYNAMIC, EVENT, HUMAN, LOOP, SUB_WORKFLOW, TRY, WAIT, WORKER, Node
+from .operators.finishing import finish
 from .outcomes import stale
 from .outputs import with_member
 from .secrets import SecretJson, sources
@@ -284,4 +285,29 @@ def apply_child_ended(turn: Turn, event: ChildEnded) -> Outcome | None:
     turn.close(node, mine, _CHILD_STATUS[ended], reason)
     faults.name(turn, mine, event.error_name)
     turn.later((SETTLE, event.seq, BY_POLICY))
+    return APPLIED
+
+
+def apply_child_placed(turn: Turn, event: ChildPlaced) -> Outcome | None:
+    """The start of a task with an idempotency key has been decided (`keys`)."""
+    found = open_row(turn, event.seq)
+    if not isinstance(found, tuple):
+        return found
+    row, node = found
+    asked = row.child_id if node.kind == SUB_WORKFLOW else (row.state or {}).get("asked")
+    if asked != event.child_id:
+        return stale("the task has asked for another workflow by now")
+    if event.reason is not None:
+        mine = turn.edit(row)
+        mine.child_id = None
+        finish(turn, node, mine, TaskStatus.FAILED, EMPTY, event.reason)
+    elif node.kind == SUB_WORKFLOW:
+        mine = turn.edit(row)
+        mine.child_id = event.workflow_id
+        mine.output = Json.of({"subWorkflowId": event.workflow_id})
+        turn.set_state(mine, follows=True)
+        told = messages.follow(turn.header.id, row.seq)
+        turn.send(event.workflow_id, MessageKind.FOLLOW, told)
+    else:
+        finish(turn, node, row, TaskStatus.COMPLETED, Json.of({"workflowId": event.workflow_id}))
     return APPLIED

@@ -11,6 +11,7 @@ from .cursor import step_of
 from .decision import MessageKind
 from .ending import failed_rows, open_rows
 from .guards import holder_row, over
+from .keys import is_follower
 from .nodes import BODY, EXCLUSIVE_JOIN, JOIN, LOOP, SUB_WORKFLOW, TRY, Node
 from .operators.joins import awaited, counters, references
 from .rows import REVIVED
@@ -45,7 +46,7 @@ def act_revive(turn: Turn, step: Step, found: list[tuple[TaskRow, Node | None]])
         elif node.kind in (JOIN, EXCLUSIVE_JOIN, LOOP):
             _reopen(turn, row)
             turn.later((RECOUNT, row.seq))
-        elif node.kind == SUB_WORKFLOW and row.child_id is not None and resume:
+        elif node.kind == SUB_WORKFLOW and row.child_id is not None and resume and not is_follower(row):
             mine = _reopen(turn, row)
             turn.send(mine.child_id or "", MessageKind.CHILD_RETRY, messages.child_retry(resume=True))
         else:

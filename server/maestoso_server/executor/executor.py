@@ -17,12 +17,14 @@ from time import perf_counter
 from typing import Any
 
 from ..clock import Clock
+from ..definitions.keys import KeyPolicy
+from ..engine import keys
 from ..engine.decide import decide
-from ..engine.decision import Decision, Outcome, QueueBirth, Verdict
-from ..engine.events import Event
+from ..engine.decision import Decision, Message, Outcome, QueueBirth, Verdict
+from ..engine.events import Event, Follow, Start
 from ..engine.needs import Script, ScriptAnswer
 from ..engine.state import Header, View
-from ..store import inbox, queue
+from ..store import idempotency, inbox, queue
 from ..store.database import Database, Unavailable
 from ..store.load import InboxMessage, LoadRequest, load
 from ..store.save import SaveResult, WorkflowSave, save
@@ -243,12 +245,12 @@ class Executor:
         that waits for a script leaves the batch and comes back with the answer."""
         decided: list[tuple[Lane, Decision]] = []
         hungry: list[tuple[Lane, list[Any]]] = []
-        absent: list[str] = []
         for lane in lanes:
             if lane.view is None or not lane.running:
                 if any(item.message_id for item in lane.running):
-                    absent.append(lane.workflow_id)
-                routing.refuse_absent(lane)
+                    self._aside(lane, self._discard(lane))
+                else:
+                    routing.refuse_absent(lane)
             elif lane.decider is not None:
                 self._step(lane, lane.answers, decided, hungry)
             else:
@@ -257,9 +259,6 @@ class Executor:
                     plan = await self._plans.load(lane.view.header.namespace, lane.view.header.snapshot_id)
                 lane.decider = decide(plan, lane.view, [item.event for item in lane.running])
                 self._step(lane, None, decided, hungry)
-        if absent:
-            async with self._database.acquire() as connection:
-                await inbox.discard(connection, absent)
         while hungry:
             asked, hungry = hungry, []
             for lane, answers in await self._answer(asked):
@@ -506,7 +505,11 @@ class Executor:
         workflow_id = lane.workflow_id
         lane.view = None
         if workflow_id in result.existing:
-            routing.answer_existing(lane, result.existing[workflow_id])
+            holder = result.existing[workflow_id]
+            if routing.told_start(lane) is None:
+                routing.answer_existing(lane, holder)
+            else:
+                self._aside(lane, self._place(lane, holder))
         elif workflow_id in result.metadata_stale:
             routing.answer_metadata_stale(lane)
         elif workflow_id in result.refused:
@@ -519,6 +522,49 @@ class Executor:
                 self._meters.lost_race()
             lane.reload = lane.reload or any(item.message_id for item in lane.running)
             routing.again(lane, self._clock.now_ms())
+
+    # -- messages to workflows that there are not ----------------------------------------------
+
+    async def _place(self, lane: Lane, holder: str) -> None:
+        """A start by another workflow found its key used: free it, where its run has ended and may be
+        followed by another; else answer the asker in place of the start."""
+        start = routing.told_start(lane)
+        assert start is not None and start.header is not None and isinstance(start.event, Start)
+        header, asked = start.header, start.event
+        async with self._database.acquire() as connection:
+            if asked.key_policy is KeyPolicy.FAIL_ON_RUNNING and await idempotency.release_ended(
+                connection, header.namespace, header.idempotency_key or "", holder
+            ):
+                routing.again(lane, self._clock.now_ms())
+                return
+            waits = await idempotency.waits_for(connection, asked.asked_by, holder)
+        reply = keys.reply(asked, header, holder, waits=waits)
+        await self._replace(lane, {start.message_id: reply})
+
+    async def _discard(self, lane: Lane) -> None:
+        """Messages to a workflow that was removed, or whose start was answered: nobody will apply them.
+        Who wants its outcome hears that there is none."""
+        await self._replace(
+            lane,
+            {
+                item.message_id: keys.follower_lost(item.event, lane.workflow_id)
+                for item in lane.running
+                if isinstance(item.event, Follow)
+            },
+        )
+
+    async def _replace(self, lane: Lane, replies: dict[int, Message]) -> None:
+        """Delete the lane's messages, each for its reply, where it has one; exactly once."""
+        ids = [item.message_id for item in lane.running if item.message_id]
+        async with self._database.acquire() as connection:
+            sent = await inbox.replace(
+                connection,
+                lane.workflow_id,
+                [(message_id, replies.get(message_id)) for message_id in ids],
+                epoch=self._epoch(),
+            )
+        routing.refuse_absent(lane)
+        self.receive(sent)
 
     # -- when it goes wrong ------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from ..engine import messages
 from ..engine.cursor import continues
 from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
-from ..engine.events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
+from ..engine.events import ChildEnded, ChildPlaced, DeliveryDue, Due, Result, WorkerLost
 from ..engine.needs import ScriptAnswer
 from ..engine.state import Header, TaskStatus, View
 from ..errors import NotFound, Reason, ResourceExhausted
@@ -47,12 +47,15 @@ class Changes:
                 listener(header)
 
 
+_OF_A_TASK = Result | Due | DeliveryDue | WorkerLost | ChildEnded | ChildPlaced
+
+
 def named(items: Sequence[Item]) -> list[int]:
     """The task rows that these events name."""
     seqs: list[int] = []
     for item in items:
         event = item.event
-        if isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded) and event.seq:
+        if isinstance(event, _OF_A_TASK) and event.seq:
             seqs.append(event.seq)
     return seqs
 
@@ -111,6 +114,14 @@ def received(message: InboxMessage, now_ms: int, seed: int) -> Item:
         header = messages.child_header(message.workflow_id, body, now_ms)
         return Item(event, message_id=message.id, header=header)
     return Item(event, message_id=message.id, origin_epoch=message.origin_epoch)
+
+
+def told_start(lane: Lane) -> Item | None:
+    """The start that another workflow asks for, if that is what begins this one."""
+    for item in lane.running:
+        if item.header is not None:
+            return item if item.message_id else None
+    return None
 
 
 def sent(message: Message, message_id: int) -> InboxMessage:

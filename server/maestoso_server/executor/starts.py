@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
 from typing import Any
 
 from .. import ids
 from ..clock import Clock
+from ..definitions.keys import KeyPolicy
 from ..engine.commands import input_faults, with_defaults
 from ..engine.decision import Outcome
 from ..engine.events import Start
@@ -25,14 +25,6 @@ from .routing import Existing, Outdated
 
 OUTDATED_TRIES = 20
 """How often a start is resolved anew when definitions change under it."""
-
-
-class KeyPolicy(IntEnum):
-    """What a used idempotency key means."""
-
-    FAIL = 1
-    RETURN_EXISTING = 2
-    FAIL_ON_RUNNING = 3
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from typing import Any
 from ..engine import messages, needs
 from ..engine.decide import decide
 from ..engine.decision import Decision, Message, MessageKind, Verdict
-from ..engine.events import Due, Event, QueueFacts, Result, SlotGranted, Start
+from ..engine.events import ChildPlaced, Due, Event, QueueFacts, Result, SlotGranted, Start
 from ..engine.names import shown_reference, split_reference
 from ..engine.nodes import DYNAMIC, DYNAMIC_FORK, HUMAN, SUB_WORKFLOW, WAIT, WORKER, Node
 from ..engine.plan import Plan
@@ -294,11 +294,21 @@ class Trial:
             header = messages.child_header(message.workflow_id, body, self._now_ms)
             if header.parent_id is None:
                 self.would_start.append(header.name)
+                self._placed(body, header)
                 return
             if self._is_mocked(header):
                 return
         event = messages.decode(message.kind, body, now_ms=self._now_ms, seed=next(self._seed))
         self._inbox.append((message.workflow_id, event, header))
+
+    def _placed(self, body: bytes, header: Header) -> None:
+        """A start that has an idempotency key finds it free: a trial holds no keys."""
+        event = messages.decode(MessageKind.CHILD_START, body, now_ms=self._now_ms, seed=next(self._seed))
+        if isinstance(event, Start) and event.answers:
+            told = ChildPlaced(
+                now_ms=self._now_ms, seq=event.asked_seq, child_id=header.id, workflow_id=header.id
+            )
+            self._inbox.append((event.asked_by, told, None))
 
     def _is_mocked(self, header: Header) -> bool:
         """Whether the SUB_WORKFLOW task has a mock of its own: then its child does not run."""

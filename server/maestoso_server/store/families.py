@@ -47,8 +47,8 @@ class OpenTask(NamedTuple):
 
 
 async def open_waits(conn: Connection, workflow_id: str) -> list[OpenTask]:
-    """The open WAIT and HUMAN tasks of a workflow and the open ones with a child, in their order. Walks
-    over the workflow's tasks."""
+    """The open WAIT and HUMAN tasks of a workflow and the open ones with a child of its own, in their
+    order. Walks over the workflow's tasks."""
     rows = await conn.fetch(_OPEN_WAITS, workflow_id)
     return [
         OpenTask(row["seq"], row["reference"], None if row["child_id"] is None else str(row["child_id"]))
@@ -61,12 +61,14 @@ _OPEN_WAITS = """/* open waits */
 SELECT t.seq, t.reference, t.child_id FROM workflow w
 JOIN task t ON t.workflow_id = w.id AND t.generation = w.generation
 WHERE w.id = $1 AND w.status <= 2 AND t.status <= 2
-  AND (t.child_id IS NOT NULL OR t.type IN ('WAIT', 'HUMAN'))
+  AND (t.type IN ('WAIT', 'HUMAN') OR coalesce((
+    SELECT true FROM workflow c WHERE c.id = t.child_id AND c.parent_id = t.workflow_id), false))
 ORDER BY t.seq"""
 
 
 async def children(conn: Connection, workflow_id: str, *, after: int, limit: int) -> list[tuple[int, str]]:
-    """(seq, child) of the tasks after `after` that have started a workflow, in any generation."""
+    """(seq, child) of the tasks after `after` that have started a workflow, in any generation; not of one
+    that belongs to another workflow, whose outcome the task only wants."""
     rows = await conn.fetch(_CHILDREN, workflow_id, after, limit)
     return [(row["seq"], str(row["child_id"])) for row in rows]
 
@@ -74,4 +76,6 @@ async def children(conn: Connection, workflow_id: str, *, after: int, limit: int
 # $1 workflow, $2 after this seq, $3 at most
 _CHILDREN = """/* children */
 SELECT t.seq, t.child_id FROM task t
-WHERE t.workflow_id = $1 AND t.seq > $2 AND t.child_id IS NOT NULL ORDER BY t.seq LIMIT $3"""
+WHERE t.workflow_id = $1 AND t.seq > $2 AND t.child_id IS NOT NULL AND coalesce((
+  SELECT true FROM workflow c WHERE c.id = t.child_id AND c.parent_id = $1 AND c.parent_seq = t.seq), false)
+ORDER BY t.seq LIMIT $3"""

@@ -7,6 +7,7 @@ an ended workflow has none but those that their owners are still to be told of.
 
 from __future__ import annotations
 
+from ..engine.decision import MessageKind
 from .database import Connection
 
 ROWS_AT_ONCE = 1_000
@@ -39,10 +40,10 @@ _TASKS = _some("task", "seq")
 
 async def remove_workflow(conn: Connection, workflow_id: str) -> bool:
     """Delete the ended workflow's own row and all that names it; whether it was there."""
-    return bool(await conn.fetchval(_WORKFLOW, workflow_id))
+    return bool(await conn.fetchval(_WORKFLOW, workflow_id, int(MessageKind.FOLLOW)))
 
 
-# $1 workflow
+# $1 workflow, $2 the kind of a message that is answered all the same
 _WORKFLOW = """/* remove workflow */
 WITH gone AS (DELETE FROM workflow w WHERE w.id = $1 AND w.status > 2 RETURNING w.id, w.namespace),
 paid AS (
@@ -51,7 +52,7 @@ paid AS (
 freed AS (
   DELETE FROM idempotency k USING paid p
   WHERE k.namespace = p.namespace AND k.key = p.idempotency_key AND k.workflow_id = $1),
-told AS (DELETE FROM inbox x USING gone g WHERE x.workflow_id = g.id),
+told AS (DELETE FROM inbox x USING gone g WHERE x.workflow_id = g.id AND x.kind <> $2::smallint),
 timed AS (DELETE FROM deadline d USING gone g WHERE d.workflow_id = g.id),
 heard AS (DELETE FROM event e USING gone g WHERE e.workflow_id = g.id AND e.acknowledged_ms IS NOT NULL)
 SELECT count(*) FROM gone"""

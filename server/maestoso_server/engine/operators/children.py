@@ -8,6 +8,7 @@ from ... import ids
 from ...payload import EMPTY, Json
 from .. import messages
 from ..decision import MessageKind
+from ..keys import BadKey, Key, read_key
 from ..needs import Child, ChildAnswer
 from ..nodes import Node
 from ..state import Path, TaskRow, TaskStatus
@@ -53,10 +54,18 @@ def prepare_run(turn: Turn, node: Node, row: TaskRow) -> ChildAnswer | None:
     name, definition = asked["subWorkflowName"], asked["subWorkflowDefinition"]
     if definition is None and (not isinstance(name, str) or not name):
         raise Unusable(f"The sub-workflow of task {node.reference} has no name")
+    _key(asked)
     answer: ChildAnswer | None = turn.ask(
         Child(name or "", _version(asked["subWorkflowVersion"]), _inline(definition))
     )
     return answer
+
+
+def _key(asked: dict[str, Any]) -> Key | None:
+    try:
+        return read_key(asked.get("idempotencyKey"), asked.get("idempotencyStrategy"))
+    except BadKey as error:
+        raise Unusable(str(error)) from None
 
 
 def _version(value: Any) -> int | None:
@@ -104,6 +113,7 @@ def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> Non
             task_to_domain=_domains(domains) if isinstance(domains, dict) else header.task_to_domain,
             priority=_priority(priority, header.priority),
             secretive=turn.secretive,
+            key=_key(asked),
         ),
     )
 
@@ -130,6 +140,7 @@ def _priority(asked: Any, inherited: int) -> int:
 
 def prepare_start(turn: Turn, _node: Node, row: TaskRow) -> ChildAnswer | None:
     request = _request(row)
+    _key(request)
     version = request.get("version")
     answer: ChildAnswer | None = turn.ask(
         Child(str(request.get("name") or ""), _version(version), _inline(request.get("workflowDef")))
@@ -149,7 +160,8 @@ def _request(row: TaskRow) -> dict[str, Any]:
 
 
 def run_start(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> None:
-    """Fire and forget: the started workflow has no parent."""
+    """Fire and forget: the started workflow has no parent. With an idempotency key the task waits for
+    the word which workflow it is (`keys`)."""
     if answer is None:
         return
     if answer.error is not None:
@@ -157,14 +169,14 @@ def run_start(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) 
         return
     request = _request(row)
     header = turn.header
-    domains, given = request.get("taskToDomain"), request.get("input")
+    domains, given, key = request.get("taskToDomain"), request.get("input"), _key(request)
     started = ids.child_id(header.id, turn.task_id(row.seq), row.attempt)
     turn.send(
         started,
         MessageKind.CHILD_START,
         messages.child_start(
             header,
-            0,
+            row.seq if key else 0,
             name=answer.name,
             version=answer.version,
             snapshot_id=answer.snapshot_id,
@@ -176,6 +188,13 @@ def run_start(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) 
             correlation_id=request.get("correlationId") or header.correlation_id,
             orphan=True,
             secretive=turn.secretive,
+            key=key,
         ),
     )
-    finish(turn, node, row, TaskStatus.COMPLETED, Json.of({"workflowId": started}))
+    if key is None:
+        finish(turn, node, row, TaskStatus.COMPLETED, Json.of({"workflowId": started}))
+        return
+    mine = turn.edit(row)
+    mine.reason = None
+    turn.set_state(mine, asked=started)
+    turn.set_status(mine, TaskStatus.IN_PROGRESS)

@@ -18,6 +18,7 @@ from ..decision import MessageKind
 from ..ending import CANCELLED_AT_ONCE, open_rows
 from ..faults import TIMEOUT, error_name, name
 from ..guards import NO_PART
+from ..keys import is_follower
 from ..limits import PAYLOAD_MAX_BYTES
 from ..names import shown_reference
 from ..needs import OpenInside
@@ -143,7 +144,7 @@ def act_sweep(
         if node is None:
             continue
         turn.close(node, row, TaskStatus.CANCELED, why)
-        if row.child_id is not None and node.kind == SUB_WORKFLOW:
+        if row.child_id is not None and node.kind == SUB_WORKFLOW and not is_follower(row):
             told = messages.child_terminate(why, compensate=True)
             turn.send(row.child_id, MessageKind.CHILD_TERMINATE, told)
     turn.first((SWEEP, guard.seq, inside[-1][0].seq) if more and inside else (CHOOSE, guard.seq))

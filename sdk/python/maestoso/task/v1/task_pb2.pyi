@@ -314,6 +314,7 @@ class Assignment(google.protobuf.message.Message):
     WORKFLOW_NAME_FIELD_NUMBER: builtins.int
     CORRELATION_ID_FIELD_NUMBER: builtins.int
     RUNTIME_METADATA_FIELD_NUMBER: builtins.int
+    QUEUE_FIELD_NUMBER: builtins.int
     token: builtins.bytes
     """Opaque proof of this delivery, at most 64 bytes; goes back in every report about it."""
     task_id: builtins.str
@@ -323,7 +324,7 @@ class Assignment(google.protobuf.message.Message):
     reference: builtins.str
     """Conductor's taskReferenceName as stored, see Task.reference."""
     task_type: builtins.str
-    """The task type, as offered."""
+    """The task type."""
     attempt: builtins.int
     """Which attempt, from 0."""
     input: builtins.bytes
@@ -340,6 +341,10 @@ class Assignment(google.protobuf.message.Message):
     """The definition's name of the workflow."""
     correlation_id: builtins.str
     """The workflow's correlation id; empty = none."""
+    queue: builtins.str
+    """The queue that it was taken from, `[domain:]type`, with the domain and the type as offered: for a task
+    of an isolation group (isolationGroupId) the type is followed by `-group`. Empty = the task type.
+    """
     @property
     def response_timeout(self) -> google.protobuf.duration_pb2.Duration:
         """Longest time between the start (or the last explicit progress) and the result; absent = none."""
@@ -373,9 +378,10 @@ class Assignment(google.protobuf.message.Message):
         workflow_name: builtins.str = ...,
         correlation_id: builtins.str = ...,
         runtime_metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        queue: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["response_timeout", b"response_timeout", "schedule_time", b"schedule_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "input", b"input", "priority", b"priority", "redelivery", b"redelivery", "reference", b"reference", "response_timeout", b"response_timeout", "runtime_metadata", b"runtime_metadata", "schedule_time", b"schedule_time", "task_id", b"task_id", "task_type", b"task_type", "token", b"token", "traceparent", b"traceparent", "workflow_id", b"workflow_id", "workflow_name", b"workflow_name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "input", b"input", "priority", b"priority", "queue", b"queue", "redelivery", b"redelivery", "reference", b"reference", "response_timeout", b"response_timeout", "runtime_metadata", b"runtime_metadata", "schedule_time", b"schedule_time", "task_id", b"task_id", "task_type", b"task_type", "token", b"token", "traceparent", b"traceparent", "workflow_id", b"workflow_id", "workflow_name", b"workflow_name"]) -> None: ...
 
 global___Assignment = Assignment
 
