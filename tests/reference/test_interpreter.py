@@ -63,7 +63,9 @@ def _answer(data: Any, pair: Pair, task: Task, postponed: set[str]) -> None:
 def same(data: Any, kinds: tuple[str, ...], depth: int = 2) -> None:
     document, children, policies = data.draw(cases(kinds, depth), label="case")
     partial = data.draw(st.booleans(), label="partial")
-    rows_max = data.draw(st.sampled_from((500, 2)), label="rows_max")
+    # What is too much for one decision goes on in the next; a child may end between the two, and
+    # then there is more than one right answer.
+    rows_max = data.draw(st.sampled_from((500,) if "SUB_WORKFLOW" in str(document) else (500, 2)))
     pair = Pair(document, children, policies, INPUT, partial=partial, rows_max=rows_max)
     try:
         play(data, pair)
