@@ -183,10 +183,11 @@ WRITES: list[tuple[str, Step | None, Step, str, list[str]]] = [
 ]
 
 
+@pytest.mark.covers("J.queue.1", "J.queue.2", "J.queue.3", "J.queue.4", "J.queue.5")
+@pytest.mark.covers("J.queue.11", "J.queue.12", "J.queue.17", "J.queue.18")
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
-    ("prepare", "act", "status", "tasks"),
-    [pytest.param(*case, id=scenario, marks=pytest.mark.covers(scenario)) for scenario, *case in WRITES],
+    ("prepare", "act", "status", "tasks"), [pytest.param(*case, id=scenario) for scenario, *case in WRITES]
 )
 async def test_a_call_that_needs_the_queue_is_done_as_a_whole_or_not_at_all(
     bench: Bench, when: str, prepare: Step | None, act: Step, status: str, tasks: list[str]
