@@ -6,11 +6,20 @@ from typing import Any
 
 import pytest
 
-from .harness import World, flow, simple, switch, task
+from .harness import World, flow, fork, join, simple, switch, task
 
 
 def cased(value: Any, cases: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     return {**switch("s", value, cases or {"a": [simple("in_a"), simple("more_a")], "none": []}), **more}
+
+
+def test_rows_of_branching_operators_are_called_by_their_type() -> None:
+    """`taskDefName`, as Conductor has it; every other row has its node's name."""
+    document = flow(switch("s", "a", {"a": [fork("f", [task("NOOP", "n")]), join("j", "n")]}))
+    world = World(document)
+    workflow = world.start("flow")
+    shown = [(row.reference, row.name) for row in world.rows(workflow)]
+    assert shown == [("s", "SWITCH"), ("f", "FORK"), ("n", "n"), ("j", "JOIN")]
 
 
 @pytest.mark.covers("K20")

@@ -140,6 +140,17 @@ def test_total_timeout(policy: str) -> None:
     )
 
 
+@pytest.mark.parametrize("clock", ["totalTimeoutSeconds", "pollTimeoutSeconds"])
+def test_a_dynamic_task_that_ended_leaves_no_deadline(clock: str) -> None:
+    """Its clocks are those of the task that it turned out to be, not of its node."""
+    node = task("DYNAMIC", "a", {"which": "real"}, dynamicTaskNameParam="which")
+    world = World(flow(node), tasks={"real": {"name": "real", "timeoutPolicy": "RETRY", clock: 45}})
+    workflow = world.start("flow")
+    assert world.workflows[workflow].deadlines == {1: START_MS + 45_000}
+    world.result(workflow, "a")
+    assert not world.workflows[workflow].deadlines
+
+
 def test_no_attempt_is_begun_after_the_total_timeout() -> None:
     world, workflow = timed(totalTimeoutSeconds=50, timeoutPolicy="RETRY", retryCount=9)
     world.now_ms += 50_000

@@ -18,6 +18,32 @@ def forked(left: Any = None, right: Any = None, *on: str, **more: Any) -> dict[s
     return flow(fork("f", *branches), join("j", *(on or ("a", "c"))), simple("after"), **more)
 
 
+def test_only_the_join_of_a_dynamic_fork_shows_its_input_parameters() -> None:
+    inputs = {"inputParameters": {"kept": "${workflow.input.n}"}}
+    dynamic = task("FORK_JOIN_DYNAMIC", "d", {"forkTaskName": "t", "forkTaskInputs": [1]})
+    document = flow(
+        fork("f", [task("NOOP", "n")]), join("empty", **inputs), dynamic, join("full", "ignored", **inputs)
+    )
+    world = World(document)
+    workflow = world.start("flow")
+    assert world.row(workflow, "empty").input.value == {"joinOn": []}
+    assert world.row(workflow, "full").input.value == {"kept": "${workflow.input.n}", "joinOn": ["_t_0"]}
+
+
+def test_the_defaults_of_a_forked_task_are_resolved() -> None:
+    """They are the task definition's, not data of the fork: `${}` in them means what it says."""
+    inputs = {"forkTaskName": "t", "forkTaskInputs": [{"x": None}, {"x": "${workflow.input.n}"}]}
+    defaults = {"x": "${workflow.input.n}", "id": "${CPEWF_TASK_ID}"}
+    document = flow(task("FORK_JOIN_DYNAMIC", "d", inputs), join("j"))
+    world = World(document, tasks={"t": {"name": "t", "inputTemplate": defaults, "retryDelaySeconds": 0}})
+    workflow = world.start("flow", {"n": 7})
+    for seq, given in ((2, 7), (3, 7)):
+        expected = {"x": given, "id": f"{workflow[:-6]}{seq:06x}", "__index": seq - 2}
+        assert world.workflows[workflow].rows[seq].input.value == expected
+    world.report(workflow, 2, status=FAILED)
+    assert world.row(workflow, "_t_0").input.value == {"x": 7, "id": f"{workflow[:-6]}000005", "__index": 0}
+
+
 def test_branches_run_at_once_and_the_join_waits_for_all() -> None:
     world = World(forked())
     workflow = world.start("flow")
@@ -215,7 +241,8 @@ def test_different_tasks(kind: str) -> None:
     assert list(world.workflows[workflow].fragments) == [1]
 
 
-def test_forked_sub_workflows() -> None:
+def test_forked_sub_workflows_are_called_like_their_fork() -> None:
+    """As every branch without a `forkTaskName`; the workflow's name is no task's name."""
     child = flow(simple("in_child", {"n": "${workflow.input.n}"}), name="child")
     inputs = {
         "forkTaskWorkflow": "child",
@@ -228,7 +255,7 @@ def test_forked_sub_workflows() -> None:
     assert [world.row(one, "in_child").input.value for one in children] == [{"n": 1}, {"n": 2}]
     for one in children:
         world.result(one, "in_child", {"out": one})
-    assert world.output(workflow, "j")["_child_1"] == {"subWorkflowId": children[1], "out": children[1]}
+    assert world.output(workflow, "j")["_d_1"] == {"subWorkflowId": children[1], "out": children[1]}
 
 
 def test_a_registered_definition_is_frozen_into_the_branches() -> None:

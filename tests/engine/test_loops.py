@@ -10,7 +10,59 @@ from maestoso_server.engine import needs
 from maestoso_server.engine.conditions import Condition
 from maestoso_server.engine.state import TaskStatus
 
-from .harness import World, flow, inline, loop, simple, task
+from .harness import World, flow, inline, join, loop, simple, task
+
+
+def test_a_loop_gives_the_reasons_of_its_own_body_only() -> None:
+    """What failed in an inner loop is in that loop's reason already."""
+    inner = {**loop("inner", [simple("a", permissive=True)], 1), "permissive": True}
+    world = World(flow(loop("outer", [inner], 1)))
+    workflow = world.start("flow")
+    world.result(workflow, "a__1__1", status=TaskStatus.FAILED, reason="no luck")
+    assert (world.row(workflow, "inner__1").reason, world.row(workflow, "outer").reason) == ("no luck",) * 2
+
+
+def test_the_iteration_of_a_loop_is_its_counter() -> None:
+    """While it runs and afterwards; that of a task in it is the turn it belongs to."""
+    body = [simple("a", {"loop": "${l.iteration}"})]
+    world = World(
+        flow(loop("l", body, 2), simple("after", {"loop": "${l.iteration}", "a": "${a.iteration}"}))
+    )
+    workflow = world.start("flow")
+    for turn in (1, 2):
+        assert world.row(workflow, f"a__{turn}").input.value == {"loop": turn}
+        world.result(workflow, f"a__{turn}")
+    assert world.row(workflow, "after").input.value == {"loop": 2, "a": 2}
+
+
+@pytest.mark.covers("K5")
+def test_a_second_loop_reads_the_newest_turn_of_the_first() -> None:
+    """Not the turn of the same number: the loops have nothing to do with each other."""
+    first = loop("one", [simple("a")], 3)
+    second = loop("two", [simple("b", {"seen": "${a.output.n}"})], 1)
+    for partial in (False, True):
+        world = World(flow(first, second), partial=partial)
+        workflow = world.start("flow")
+        for turn in (1, 2, 3):
+            world.result(workflow, f"a__{turn}", {"n": turn})
+        assert world.row(workflow, "b__1").input.value == {"seen": 3}
+
+
+def test_a_loop_sees_the_branches_of_a_dynamic_fork_through_their_join_only() -> None:
+    """They are no tasks of its body: not in its output, and a permissive one fails the join alone."""
+    tasks = [simple("x", permissive=True), simple("y")]
+    inputs = {"tasks": tasks, "inputs": {}}
+    params = {"dynamicForkTasksParam": "tasks", "dynamicForkTasksInputParamName": "inputs"}
+    body = [task("FORK_JOIN_DYNAMIC", "d", inputs, **params), join("j", optional=True), simple("after")]
+    world = World(flow(loop("l", body, 1)))
+    workflow = world.start("flow")
+    world.result(workflow, "y__1", {"n": 1})
+    world.result(workflow, "x__1", status=TaskStatus.FAILED)
+    assert world.row(workflow, "j__1").status == TaskStatus.COMPLETED_WITH_ERRORS
+    world.result(workflow, "after__1", {"n": 2})
+    assert world.row(workflow, "l").status == TaskStatus.COMPLETED
+    expected = {"iteration": 1, "1": {"d": {}, "j": {"y__1": {"n": 1}}, "after": {"n": 2}}}
+    assert world.output(workflow, "l") == expected
 
 
 def test_turns_and_their_outputs() -> None:

@@ -62,6 +62,19 @@ def test_a_workflows_input_template_fills_what_is_absent_or_null(
     assert world.row(workflow, "a").input.value == {"all": expected}
 
 
+def test_a_dynamic_task_has_the_defaults_of_the_task_it_turns_out_to_be() -> None:
+    tasks = {
+        "a": {"name": "a", "inputTemplate": {"not": "mine"}},
+        "real": {"name": "real", "inputTemplate": {"n": "${workflow.input.n}"}, "retryDelaySeconds": 0},
+    }
+    inputs = {"which": "real", "n": "${workflow.input.gone}"}
+    world = World(flow(task("DYNAMIC", "a", inputs, dynamicTaskNameParam="which")), tasks=tasks)
+    workflow = world.start("flow", {"n": 7})
+    assert world.row(workflow, "a").input.value == {"which": "real", "n": 7}
+    world.result(workflow, "a", status=TaskStatus.FAILED)
+    assert (world.row(workflow, "a").attempt, world.row(workflow, "a").input.value["n"]) == (1, 7)
+
+
 @pytest.mark.covers("B.4")
 def test_the_output_shows_the_input_merged_with_its_template() -> None:
     template = {"text": "t", "list": [1, "two"], "nested": {"a": {"b": 3}}, "own": "theirs"}

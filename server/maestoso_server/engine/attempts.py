@@ -11,6 +11,7 @@ from .guards import holder_row
 from .limits import PAYLOAD_MAX_BYTES
 from .nodes import DYNAMIC, WORKER, Node
 from .operators.births import BadInput, arm, input_fault
+from .operators.dynamic import fallbacks_of
 from .operators.table import INPUTS, RUNS
 from .operators.worker import enqueue
 from .retry import retry_delay_ms
@@ -53,6 +54,9 @@ def _input(turn: Turn, row: TaskRow, node: Node) -> Json:
         return row.input
     try:
         fresh = turn.resolve(node, row.path, turn.header.next_seq)
+        if node.kind == DYNAMIC:
+            definition = (row.state or {}).get("definition")
+            fresh = turn.fill(fresh, fallbacks_of(definition), node, row.path, turn.header.next_seq)
         merged = Json.of({**row.input.value, **fresh})
         return merged if len(merged.raw) <= PAYLOAD_MAX_BYTES else row.input
     except Exception:  # whatever the data has become meanwhile: the old input was good

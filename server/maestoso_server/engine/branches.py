@@ -26,9 +26,6 @@ def branch_input(
         value = _merged(node, element.get("input"))
     else:
         value = _merged(node, inputs[fork_node.task.dynamic_fork_tasks_input_param_name or ""].get(reference))
-    defaults = node.policy.definition.input_template
-    if defaults:
-        value = {**value, **{key: item for key, item in defaults.items() if value.get(key) is None}}
     filled: dict[str, Any] = _fill_task_id(value, own_id)
     return filled
 

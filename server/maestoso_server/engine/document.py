@@ -43,6 +43,14 @@ def _optional_id(header: Header) -> str | None:
     return task_id(header.parent_id, header.parent_seq) if header.parent_id else None
 
 
+def _iteration(row: TaskRow) -> int:
+    """The turn that a task belongs to; of a loop, the turn that it is in."""
+    if row.type == "DO_WHILE":
+        turn: int = (row.state or {}).get("turn", 0)
+        return turn
+    return row.path[-1] if row.path else 0
+
+
 _WORKFLOW: dict[str, Callable[[Header], Any]] = {
     "input": lambda header: header.input.value,
     "output": lambda header: _value(header.output),
@@ -75,7 +83,7 @@ _TASK: dict[str, Callable[[Header, TaskRow], Any]] = {
     "reasonForIncompletion": lambda _, row: row.reason,
     "retryCount": lambda _, row: row.attempt,
     "pollCount": lambda _, row: row.poll_count,
-    "iteration": lambda _, row: row.path[-1] if row.path else 0,
+    "iteration": lambda _, row: _iteration(row),
     "callbackAfterSeconds": lambda _, row: row.callback_after_s,
     "scheduledTime": lambda _, row: row.scheduled_ms,
     "startTime": lambda _, row: row.started_ms,

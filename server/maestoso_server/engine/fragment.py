@@ -11,7 +11,7 @@ from typing import Any
 
 from ..definitions.models import WorkflowTask
 from ..payload import Json
-from .nodes import Node
+from .nodes import Node, branch_fallbacks
 from .plan import Plan, grow, link
 from .state import TaskRow
 
@@ -105,6 +105,7 @@ class Fragment:
         node.optional = node.optional or self._fork.optional
         node.permissive = node.permissive and not node.optional
         node.is_branch = True
+        node.fallbacks = branch_fallbacks(node.policy.definition, node.kind)
         node.constant = None
         if self._join is not None:
             node.joins.append(self._join)

@@ -19,18 +19,20 @@ TASK_ID = "CPEWF_TASK_ID"
 _TERMINAL = int(TaskStatus.COMPLETED)
 
 
-def make_lookup(reading: Reading, path: Path, whole: frozenset[str], own_seq: int) -> Lookup:
-    """The lookup of a reader in the turn `path`. `whole`: loops whose turns it reads by number.
+def make_lookup(
+    reading: Reading, path: Path, whole: frozenset[str], own_seq: int, loops: tuple[str, ...]
+) -> Lookup:
+    """The lookup of a reader in the turn `path` of `loops`. `whole`: loops whose turns it reads by number.
     `own_seq`: the row being made, for `${CPEWF_TASK_ID}`; 0 leaves that text as it is."""
 
     def lookup(root: str, attribute: str | None) -> Any:
         if root == "workflow":
             return workflow_value(reading.header, attribute, reading.plan.environment)
-        row = reading.visible(root, path)
+        row = reading.visible(root, path, loops)
         if row is None:
             if root == TASK_ID:
                 return reading.task_id(own_seq) if own_seq else MISSING
-            return MISSING if root else _everything(reading, path)
+            return MISSING if root else _everything(reading, path, loops)
         if root in whole and row.status < _TERMINAL and attribute in ("output", None):
             output = loop_output(reading, row).value
             return output if attribute else {**task_value(reading.header, row, None), "output": output}
@@ -39,11 +41,11 @@ def make_lookup(reading: Reading, path: Path, whole: frozenset[str], own_seq: in
     return lookup
 
 
-def _everything(reading: Reading, path: Path) -> dict[str, Any]:
+def _everything(reading: Reading, path: Path, loops: tuple[str, ...]) -> dict[str, Any]:
     """The whole document, for a path that begins anywhere."""
     found: dict[str, Any] = {"workflow": workflow_value(reading.header, None, reading.plan.environment)}
     for reference in reading.plan.nodes:
-        row = reading.visible(reference, path)
+        row = reading.visible(reference, path, loops)
         if row is not None:
             found[reference] = task_value(reading.header, row, None)
     return found

@@ -76,13 +76,17 @@ _BY_NAME = frozenset(
 """A SIMPLE node with such a name is that task (K11)."""
 
 _QUEUED = frozenset({WORKER, DYNAMIC})
-_TEMPLATED = frozenset({WORKER, DYNAMIC, INLINE, LAMBDA, JQ, LOOP})
-"""Kinds whose first attempt sees the task definition's `inputTemplate`."""
+_TEMPLATED = frozenset({WORKER, INLINE, LAMBDA, JQ, LOOP})
+"""Kinds whose first attempt sees the task definition's `inputTemplate`. A DYNAMIC's is that of the
+task that it turns out to be (B18)."""
 
 _WITHOUT_TASK_ID = frozenset(
     {SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, SET_VARIABLE, SUB_WORKFLOW, START_WORKFLOW}
 )
 """Kinds in whose inputs `${CPEWF_TASK_ID}` stays as it is."""
+
+_CALLED_BY_TYPE = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN})
+"""Kinds whose rows have their type for a `taskDefName`."""
 
 NEVER_RETRIED = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, LOOP, TRY, COMPENSATE})
 
@@ -163,6 +167,8 @@ class Node:
         kind_of = task.name if task.type == "SIMPLE" and task.name in _BY_NAME else task.type
         self.kind: int = KINDS.get(kind_of, WORKER)
         self.row_type = _row_type(task, self.kind)
+        if self.kind in _CALLED_BY_TYPE:
+            self.name = self.row_type
         self.guard: Node | None = None
         """What takes this node's failures: the innermost TRY around it, or the task that its chain
         compensates; None: the workflow."""
@@ -294,10 +300,18 @@ def input_template(
     if not defaults:
         return compile_template(parameters), None
     merged = {**parameters, **{key: value for key, value in defaults.items() if parameters.get(key) is None}}
-    fallbacks = {
-        key: compile_template(value) for key, value in defaults.items() if parameters.get(key) is not None
-    }
-    return compile_template(merged), fallbacks or None
+    given = {key: value for key, value in defaults.items() if parameters.get(key) is not None}
+    return compile_template(merged), compile_fallbacks(given)
+
+
+def branch_fallbacks(definition: TaskDefinition, kind: int) -> dict[str, Template] | None:
+    """The defaults of a task whose input is data: nothing is known of it ahead."""
+    return compile_fallbacks(definition.input_template) if kind in _TEMPLATED else None
+
+
+def compile_fallbacks(defaults: dict[str, Any]) -> dict[str, Template] | None:
+    """Values for keys that turn out absent or null; None where there are none."""
+    return {key: compile_template(value) for key, value in defaults.items()} or None
 
 
 def _parameters(task: WorkflowTask, kind: int) -> dict[str, Any]:

@@ -80,7 +80,8 @@ _CONTAINERS = frozenset({"FORK", "SWITCH", "DECISION", "TRY"})
 def loop_output(reading: Reading, loop: TaskRow) -> Json:
     """A DO_WHILE's output with every turn that is kept: `{"iteration": 2, "1": {...}, "2": {...}}`.
 
-    Row order inside a turn; newest attempts; the rows of inner loops are in those loops' outputs.
+    Row order inside a turn; newest attempts; the rows of inner loops are in those loops' outputs,
+    the branches of dynamic forks in their joins'.
     """
     state = loop.state or {}
     last = state.get("turn", 0)
@@ -102,7 +103,8 @@ def _turns_of(reading: Reading, loop: TaskRow, first: int, last: int) -> Iterato
     for number in range(first, last + 1):
         rows = stored.get(number, {})
         rows.update((row.seq, row) for row in _walk(reading, loop.seq, (*loop.path, number)))
-        yield number, _turn_raw([row for _, row in sorted(rows.items())], depth + 1)
+        defined = [row for _, row in sorted(rows.items()) if row.reference in reading.plan.nodes]
+        yield number, _turn_raw(defined, depth + 1)
 
 
 def _turn_raw(rows: list[TaskRow], depth: int) -> bytes:

@@ -19,7 +19,7 @@ from .fragment import Fragment
 from .lookup import make_lookup
 from .needs import Need, Row, Rows
 from .nodes import DYNAMIC, Node, dynamic_policy
-from .plan import Plan
+from .plan import Plan, whole_loops
 from .policy import Policy
 from .state import Header, Path, TaskKey, TaskRow, View
 
@@ -114,15 +114,16 @@ class Reading:
                 return None
         return None if seq in self.deleted else self.rows.get(seq) or view.tasks.get(seq)
 
-    def visible(self, reference: str, path: Path) -> TaskRow | None:
-        """The row that `${reference...}` means for a reader in the turn `path`: the newest."""
+    def visible(self, reference: str, path: Path, loops: tuple[str, ...] = ()) -> TaskRow | None:
+        """The row that `${reference...}` means for a reader in the turn `path` of `loops`: that of the
+        same turn where both are in the same loops, else the newest."""
         node = self.plan.nodes.get(reference)
         if node is None:
             return self.newest(reference, path) or (self.latest(reference) if path else None)
         depth = len(node.loops)
         if depth == 0:
             return self.newest(reference, ())
-        if depth <= len(path):
+        if node.loops == loops[:depth]:
             here = self.newest(reference, path[:depth])
             if here is not None or self.wanted_keys:
                 return here
@@ -182,25 +183,38 @@ class Reading:
     def resolve(self, node: Node, path: Path, own_seq: int = 0) -> dict[str, Any]:
         """The input of a node, with its task definition's defaults."""
         if node.is_branch:
-            return self._branch_input(node, path, own_seq)
+            return self.fill(self._branch_input(node, path, own_seq), node.fallbacks, node, path, own_seq)
         template = node.input
         if template.constant and node.fallbacks is None:
             return resolve(template, _no_lookup)  # type: ignore[no-any-return]
-        lookup = self.lookup(path, node.inputs_whole, own_seq if node.reads_task_id else 0)
-        missed = self.unresolved
-        value: dict[str, Any] = resolve(template, lookup, missed)
-        if node.fallbacks is not None:
-            if missed:
-                self._forgive_defaults(node, lookup)
-            for key, fallback in node.fallbacks.items():
-                if value.get(key) is None:
-                    value = {**value, key: resolve(fallback, lookup, missed)}
+        lookup = self.lookup(path, node.inputs_whole, own_seq if node.reads_task_id else 0, node.loops)
+        value: dict[str, Any] = resolve(template, lookup, self.unresolved)
+        if node.fallbacks is None:
+            return value
+        return self.fill(value, node.fallbacks, node, path, own_seq)
+
+    def fill(
+        self,
+        value: dict[str, Any],
+        fallbacks: dict[str, Template] | None,
+        node: Node,
+        path: Path,
+        own_seq: int,
+    ) -> dict[str, Any]:
+        """The value with defaults for the keys that are absent or null (K6)."""
+        if self.unresolved and fallbacks and not node.is_branch:
+            self._forgive(node, fallbacks, self.lookup(path, node.inputs_whole, own_seq, node.loops))
+        for key, fallback in (fallbacks or {}).items():
+            if value.get(key) is None:
+                whole = whole_loops(fallback, self.plan.nodes)
+                lookup = self.lookup(path, whole, own_seq, node.loops)
+                value = {**value, key: resolve(fallback, lookup, self.unresolved)}
         return value
 
-    def _forgive_defaults(self, node: Node, lookup: Lookup) -> None:
+    def _forgive(self, node: Node, fallbacks: dict[str, Template], lookup: Lookup) -> None:
         """What finds nothing in a key that has a default is not missing."""
         forgiven: list[str] = []
-        for key in node.fallbacks or ():
+        for key in fallbacks:
             resolve(compile_template(node.task.input_parameters.get(key)), lookup, forgiven)
         for source in forgiven:
             if source in self.unresolved:
@@ -214,13 +228,25 @@ class Reading:
             return {}
         return branch_input(fork, fork_node, fragment, node, self.task_id(own_seq))
 
-    def evaluate(self, template: Template, path: Path, whole: frozenset[str] = frozenset()) -> Any:
+    def evaluate(
+        self,
+        template: Template,
+        path: Path,
+        whole: frozenset[str] = frozenset(),
+        loops: tuple[str, ...] = (),
+    ) -> Any:
         """The value of a template that is no task's input."""
-        return resolve(template, self.lookup(path, whole), self.unresolved)
+        return resolve(template, self.lookup(path, whole, loops=loops), self.unresolved)
 
-    def lookup(self, path: Path, whole: frozenset[str] = frozenset(), own_seq: int = 0) -> Lookup:
-        """How a template reads this workflow from the turn `path` (see `document`)."""
-        return make_lookup(self, path, whole, own_seq)
+    def lookup(
+        self,
+        path: Path,
+        whole: frozenset[str] = frozenset(),
+        own_seq: int = 0,
+        loops: tuple[str, ...] = (),
+    ) -> Lookup:
+        """How a template reads this workflow from the turn `path` of `loops` (see `document`)."""
+        return make_lookup(self, path, whole, own_seq, loops)
 
     # --- asking ------------------------------------------------------------------------------
 

@@ -201,6 +201,8 @@ def _tolerate(turn: Turn, found: _Settling) -> None:
         turn.set_state(guard, permissive=[*known, found.row.seq][:PERMISSIVE_MAX])
     else:
         turn.header.permissive_failed += 1
+    if found.node.is_branch:  # it fails its join, not the loop
+        return
     if found.holder is not None and found.node.holder is not None and found.node.holder.kind == LOOP:
         loop = turn.edit(found.holder)
         turn.set_state(loop, failed_permissive=(loop.state or {}).get("failed_permissive", 0) + 1)

@@ -179,7 +179,9 @@ class Turn(Reading):
             self.asleep.pop(seq, None)
             if node.policy.frees or node.kind == DYNAMIC:
                 self.note_freed(row, self.policy_of(row, node))
-        if node.policy.row_clock or (row.state is not None and not _CLOCKED.isdisjoint(row.state)):
+        # A DYNAMIC's clocks are those of the task that it turned out to be, which is not known here.
+        clock = node.policy.row_clock or node.kind == DYNAMIC
+        if clock or (row.state is not None and not _CLOCKED.isdisjoint(row.state)):
             self.deadlines[seq] = 0
         self.scripts.pop(seq, None)
         self.set_status(row, status)

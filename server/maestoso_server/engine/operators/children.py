@@ -22,10 +22,10 @@ def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
     sub = node.sub
     if sub is None:
         return EMPTY
-    params = turn.evaluate(sub.parameters, path)
+    params = turn.evaluate(sub.parameters, path, loops=node.loops)
     definition: Any = sub.inline
     if definition is None and sub.definition is not None:
-        definition = turn.evaluate(sub.definition, path)
+        definition = turn.evaluate(sub.definition, path, loops=node.loops)
     given = turn.resolve(node, path, turn.header.next_seq)
     named = isinstance(definition, dict)
     value = Json.of(

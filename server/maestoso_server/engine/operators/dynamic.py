@@ -7,8 +7,9 @@ from typing import Any
 from ...payload import Json
 from .. import closing
 from ..domains import domain_of
+from ..expressions import Template
 from ..needs import TaskDefinition
-from ..nodes import Node, dynamic_policy
+from ..nodes import Node, compile_fallbacks, dynamic_policy
 from ..rows import add_row
 from ..state import Path, TaskStatus
 from ..turn import Turn
@@ -19,11 +20,11 @@ from .worker import enqueue
 
 def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str, Any, str]:
     """(input, the task's name, its registered definition, domain)"""
-    return prepare_with(turn, node, Json.of(turn.resolve(node, path, turn.header.next_seq)))
+    return prepare_with(turn, node, Json.of(turn.resolve(node, path, turn.header.next_seq)), path)
 
 
-def prepare_with(turn: Turn, node: Node, given: Json) -> tuple[Json, str, Any, str]:
-    """The same with this input."""
+def prepare_with(turn: Turn, node: Node, given: Json, path: Path | None = None) -> tuple[Json, str, Any, str]:
+    """The same with this input. In the turn `path` the task's defaults stand in for what it lacks."""
     value = given.value
     parameter = node.task.dynamic_task_name_param or ""
     name = value.get(parameter)
@@ -36,12 +37,20 @@ def prepare_with(turn: Turn, node: Node, given: Json) -> tuple[Json, str, Any, s
         )
     definition = turn.ask(TaskDefinition(check_name(name, f"The task name that {parameter} gives")))
     if not turn.lacking:
+        fallbacks = fallbacks_of(definition)
+        if fallbacks is not None and path is not None:
+            given = Json.of(turn.fill(value, fallbacks, node, path, turn.header.next_seq))
         policy = dynamic_policy(node, definition)
         fault = input_fault(turn, node, given, policy)
         if fault is not None:
             raise BadInput(fault, given)
         return given, name, definition, domain_of(turn, name, policy)
     return given, name, None, ""
+
+
+def fallbacks_of(definition: dict[str, Any] | None) -> dict[str, Template] | None:
+    """The defaults in the `inputTemplate` of the task that a DYNAMIC turned out to be."""
+    return compile_fallbacks((definition or {}).get("inputTemplate") or {})
 
 
 def birth(turn: Turn, node: Node, path: Path, scope: int, prepared: tuple[Json, str, Any, str]) -> None:

@@ -69,8 +69,8 @@ def _same(turn: Turn, node: Node, row: TaskRow, inputs: dict[str, Any]) -> _Bran
     _limit(node, len(elements))
     workflow = inputs.get("forkTaskWorkflow")
     task_type = "SUB_WORKFLOW" if workflow else str(inputs.get("forkTaskType") or "SIMPLE")
-    by_type = task_type if task_type in KINDS or task_type in SYSTEM_TYPES else node.reference
-    name = str(inputs.get("forkTaskName") or workflow or by_type)
+    named = not workflow and (task_type in KINDS or task_type in SYSTEM_TYPES)
+    name = str(inputs.get("forkTaskName") or (task_type if named else node.reference))
     check_name(task_type, "forkTaskType")
     check_name(f"_{node.reference}_{name}_{len(elements)}", "The reference name of a forked task")
     task: dict[str, Any] = {"name": name, "taskReferenceName": "", "type": task_type}

@@ -35,7 +35,8 @@ def awaited(node: Node, fork: TaskRow | None, listed: list[str]) -> list[str]:
 # --- birth -------------------------------------------------------------------------------------
 
 
-def prepare_birth(turn: Turn, step: Step) -> tuple[Node, list[str], dict[str, Any]] | None:
+def prepare_birth(turn: Turn, step: Step) -> tuple[Node, dict[str, Any], dict[str, Any]] | None:
+    """(the join, its input, its counters)"""
     _, reference, path, scope, fork_seq = step
     node = turn.node(reference, scope)
     fork = turn.row(fork_seq) if fork_seq else None
@@ -46,8 +47,13 @@ def prepare_birth(turn: Turn, step: Step) -> tuple[Node, list[str], dict[str, An
         return None
     ours = fork_seq in turn.inserted
     inside = None if ours and fork is not None and fork.state is not None else node.own
+    shown: dict[str, Any] = {"joinOn": listed}
+    if fork is not None and fork.state is not None and "count" in fork.state:  # a dynamic fork
+        shown = {**node.task.input_parameters, **shown}
+    if node.kind == EXCLUSIVE_JOIN:
+        shown["defaultExclusiveJoinTask"] = list(node.task.default_exclusive_join_task)
     waited = awaited(node, fork, listed)
-    return node, listed, counters(turn, node, waited, path, inside if ours else frozenset())
+    return node, shown, counters(turn, node, waited, path, inside if ours else frozenset())
 
 
 def counters(
@@ -161,18 +167,13 @@ def act_unreached(turn: Turn, _step: Step, found: list[tuple[TaskRow, int]]) -> 
             turn.later((CLOSE, joining.seq))
 
 
-def act_birth(turn: Turn, step: Step, found: tuple[Node, list[str], dict[str, Any]] | None) -> None:
+def act_birth(turn: Turn, step: Step, found: tuple[Node, dict[str, Any], dict[str, Any]] | None) -> None:
     if found is None:
         return
-    node, listed, state = found
+    node, shown, state = found
     _, _, path, scope, fork_seq = step
     if fork_seq:
         state["fork"] = fork_seq
-    shown: dict[str, Any] = {"joinOn": listed}
-    if fork_seq and not node.join_on:
-        shown = {**node.task.input_parameters, **shown}
-    if node.kind == EXCLUSIVE_JOIN:
-        shown["defaultExclusiveJoinTask"] = list(node.task.default_exclusive_join_task)
     row = add_row(turn, node, path, scope, TaskStatus.IN_PROGRESS, Json.of(shown), state=state)
     arm(turn, node, row.seq)
     if state["waiting"] == 0 or node.kind == EXCLUSIVE_JOIN:

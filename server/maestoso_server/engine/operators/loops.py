@@ -98,9 +98,9 @@ def _judge(turn: Turn, found: _Verdict) -> None:
     state = row.state or {}
     number = state["turn"]
     if state.get("failed_permissive"):
-        rows = _inside(turn, row, number)
-        failed = [r for r in rows if _is_failed(r) and not r.superseded and not _is_caught(turn, r)]
-        found.failed = " ".join(r.reason for r in failed if r.reason)
+        failed = [inner for inner in _inside(turn, row, number) if _failed_in_body(turn, row, inner)]
+        failed = [inner for inner in failed if not _is_caught(turn, inner)]
+        found.failed = " ".join(inner.reason for inner in failed if inner.reason)
         found.name = first_name(failed)
         return
     if node.items is not None:
@@ -120,7 +120,7 @@ def _judge(turn: Turn, found: _Verdict) -> None:
 def _items(turn: Turn, node: Node, row: TaskRow) -> list[Any]:
     if node.items is None:
         return []
-    value = turn.evaluate(node.items, row.path, node.inputs_whole)
+    value = turn.evaluate(node.items, row.path, node.inputs_whole, node.loops)
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -149,7 +149,7 @@ def _ask(turn: Turn, found: _Verdict) -> None:
     value = dict(turn.resolve(node, row.path, row.seq))
     inside = (*row.path, number)
     for reference in condition.references:
-        inner = turn.visible(reference, inside)
+        inner = turn.visible(reference, inside, (*node.loops, node.reference))
         if inner is not None:
             value[reference] = inner.output.value if inner.output is not None else {}
     counters = row.output.value if row.output is not None else {}
@@ -173,8 +173,10 @@ def _is_true(value: Any) -> bool:
     return value if isinstance(value, bool) else isinstance(value, int | float) and value > 0
 
 
-def _is_failed(row: TaskRow) -> bool:
-    return TaskStatus.FAILED <= row.status <= TaskStatus.CANCELED
+def _failed_in_body(turn: Turn, loop: TaskRow, row: TaskRow) -> bool:
+    """A task of the loop's own body: those of inner loops and of dynamic forks fail those."""
+    own = len(row.path) == len(loop.path) + 1 and row.reference in turn.plan.nodes
+    return own and TaskStatus.FAILED <= row.status <= TaskStatus.CANCELED and not row.superseded
 
 
 def _is_caught(turn: Turn, row: TaskRow) -> bool:
