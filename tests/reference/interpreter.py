@@ -386,6 +386,12 @@ class Run:
         plain = task.type not in OPERATORS and task.node["type"] == "SIMPLE"
         return {"name": task.node["name"]} if plain else {"retryCount": 0, "responseTimeoutSeconds": 0}
 
+    def retries(self, task: Task) -> int:
+        """How many attempts may follow the first."""
+        own = task.node.get("retryCount")
+        limit: int = self.policy(task).get("retryCount", 3) if own is None else own
+        return limit
+
     def queued(self, task: Task) -> bool:
         """A worker's task."""
         return task.type not in OPERATORS
@@ -447,9 +453,7 @@ class Run:
 
     def _next_attempt(self, task: Task) -> Task | None:
         policy = self.policy(task)
-        limit = task.node.get("retryCount")
-        limit = policy.get("retryCount", 3) if limit is None else limit
-        if task.status not in RETRIABLE or task.type in NEVER_RETRIED or task.attempt >= limit:
+        if task.status not in RETRIABLE or task.type in NEVER_RETRIED or task.attempt >= self.retries(task):
             return None
         if task.fatal is not None:
             return None
