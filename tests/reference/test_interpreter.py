@@ -106,7 +106,7 @@ def test_switch(data: Any) -> None:
 @common
 @given(st.data())
 def test_fork(data: Any) -> None:
-    same(data, ("simple", "simple", "inline", "wait", "fork"))
+    same(data, ("simple", "simple", "inline", "wait", "fork", "switch"))
 
 
 @common
