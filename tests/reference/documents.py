@@ -10,6 +10,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from .interpreter import flatten
+
 Node = dict[str, Any]
 Draw = Any
 
@@ -194,9 +196,8 @@ def _switch(draw: Draw, shape: Shape, kind: str, depth: int) -> list[Node]:
         return [node]
     ends = [chain[-1]["taskReferenceName"] for chain in (*branches.values(), default) if chain]
     before = _simple(draw, shape)
-    joined = _node(
-        shape, "EXCLUSIVE_JOIN", "e", joinOn=ends, defaultExclusiveJoinTask=[before["taskReferenceName"]]
-    )
+    defaults = [before["taskReferenceName"]] if draw(st.booleans()) else []
+    joined = _node(shape, "EXCLUSIVE_JOIN", "e", joinOn=ends, defaultExclusiveJoinTask=defaults)
     return [before, node, joined]
 
 
@@ -208,7 +209,9 @@ def _fork(draw: Draw, shape: Shape, depth: int) -> list[Node]:
         branches.append(_chain(draw, shape, depth))
     shape.seen = seen
     ends = [chain[-1]["taskReferenceName"] for chain in branches]
-    waited = ends if draw(st.booleans()) else draw(st.lists(st.sampled_from(ends), unique=True))
+    inside = [node["taskReferenceName"] for chain in branches for node in flatten(chain)]
+    some = draw(st.sampled_from((None, ends, [*inside, *seen])))
+    waited = ends if some is None else draw(st.lists(st.sampled_from(some), unique=True, max_size=4))
     fork = _node(shape, "FORK_JOIN", "f", _reads(draw, shape), forkTasks=branches)
     join = _node(shape, "JOIN", "j", {"no": "effect"}, joinOn=waited, **_flags(draw))
     return [fork, join]

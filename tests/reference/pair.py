@@ -136,6 +136,17 @@ class Pair:
             for task in run.tasks
         }
         agree(engine, model)
+        self._obey_laws()
+
+    def _obey_laws(self) -> None:
+        """What holds whatever the interpreter says."""
+        for workflow, stored in self.engine.workflows.items():
+            done = self.engine.header(workflow).status.name == "COMPLETED"
+            still = [row.reference for row in stored.rows.values() if row.status < TaskStatus.COMPLETED]
+            assert not (done and still), f"complete, and not ended: {still}"  # M.1
+        for run in self.model.runs:
+            for task in run.tasks:
+                assert task.attempt <= run.retries(task), f"{task.id}: too many attempts"  # M.2
 
     def compare_all(self) -> None:
         self._learn()

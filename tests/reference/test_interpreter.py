@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
+from engine.harness import START_MS
+from maestoso_server.engine.state import TaskStatus
+
 from .documents import CONTAINERS, INPUT, LEAVES, cases
-from .interpreter import Task
+from .interpreter import Interpreter, Task
 from .pair import STEPS_MAX, Pair
 
-COMMON = settings(
-    max_examples=int(os.environ.get("EX", "100")), deadline=None, suppress_health_check=list(HealthCheck)
+PROPERTIES = 7
+EXAMPLES = -(-int(os.environ.get("MAESTOSO_EXAMPLES", "1000")) // PROPERTIES)
+"""Of each property. The nightly run asks for 20,000 or more in all, new ones every time; the ordinary
+run takes the same 1,000 every time."""
+
+pytestmark = pytest.mark.timeout(60 + EXAMPLES)
+common = settings(
+    max_examples=EXAMPLES,
+    derandomize="MAESTOSO_EXAMPLES" not in os.environ,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 OUTCOMES = ("COMPLETED", "COMPLETED", "COMPLETED", "FAILED", "FAILED_WITH_TERMINAL_ERROR", "CANCELED")
 OUTPUTS = ({"value": 1}, {"value": 2, "more": [1.0, None]}, {})
@@ -74,43 +88,143 @@ def same(data: Any, kinds: tuple[str, ...], depth: int = 2) -> None:
         note("\n".join(pair.engine.history))
 
 
-@COMMON
+@pytest.mark.covers("M.1", "M.2", "M.7", "M.9")
+@common
 @given(st.data())
 def test_sequence(data: Any) -> None:
     same(data, LEAVES, 0)
 
 
-@COMMON
+@pytest.mark.covers("M.8")
+@common
 @given(st.data())
 def test_switch(data: Any) -> None:
     same(data, (*LEAVES, "switch", "decision"))
 
 
-@COMMON
+@pytest.mark.covers("M.8")
+@common
 @given(st.data())
 def test_fork(data: Any) -> None:
-    same(data, ("simple", "simple", "inline", "wait", "fork"))
+    same(data, ("simple", "simple", "inline", "wait", "fork", "switch"))
 
 
-@COMMON
+@common
 @given(st.data())
 def test_dynamic_fork(data: Any) -> None:
     same(data, ("simple", "inline", "same", "different", "child"))
 
 
-@COMMON
+@pytest.mark.covers("M.8")
+@common
 @given(st.data())
 def test_loop(data: Any) -> None:
     same(data, ("simple", "inline", "variable", "loop", "list"))
 
 
-@COMMON
+@common
 @given(st.data())
 def test_sub_workflow(data: Any) -> None:
     same(data, (*LEAVES, "child"))
 
 
-@COMMON
+@pytest.mark.covers("M.1", "M.2")
+@common
 @given(st.data())
 def test_everything(data: Any) -> None:
     same(data, (*LEAVES, *CONTAINERS))
+
+
+# --- the refused siblings: a difference does not go unseen ---------------------------------------------
+
+FORKED = {
+    "name": "flow",
+    "version": 1,
+    "schemaVersion": 2,
+    "tasks": [
+        {
+            "name": "f",
+            "taskReferenceName": "f",
+            "type": "FORK_JOIN",
+            "forkTasks": [
+                [{"name": "a", "taskReferenceName": "a", "type": "SIMPLE", "retryCount": 1}],
+                [{"name": "b", "taskReferenceName": "b", "type": "SIMPLE"}],
+            ],
+        },
+        {"name": "j", "taskReferenceName": "j", "type": "JOIN", "joinOn": ["a", "b"]},
+    ],
+}
+
+
+def _told(pair: Pair, reference: str, to_model: tuple[Any, ...], to_engine: tuple[Any, ...]) -> None:
+    """A worker's answer, told to each of the two in its own way."""
+    pair.compare()
+    (task,) = [task for task in pair.model.open() if task.reference == reference]
+    status, output, reason = to_model
+    workflow, seq = pair.rows[task.id]
+    pair.model.answer(task, status, output, reason)
+    status, output, reason = to_engine
+    pair.engine.report(workflow, seq, output, TaskStatus[status], reason=reason)
+
+
+DONE = ("COMPLETED", {"value": 1}, None)
+FAILED = ("FAILED_WITH_TERMINAL_ERROR", {}, "no luck")
+
+
+@pytest.mark.parametrize("outcome", [DONE, FAILED])
+def test_the_same_outcome_is_the_same(outcome: tuple[Any, ...]) -> None:
+    pair = Pair(FORKED, [], {}, INPUT)
+    _told(pair, "a", outcome, outcome)
+    pair.compare()
+    if outcome is DONE:
+        _told(pair, "b", DONE, DONE)
+    pair.compare_all()
+
+
+@pytest.mark.parametrize(
+    ("false", "where"),
+    [
+        (("FAILED", {}, None), "root/a#1"),
+        (FAILED, "root/a#0"),
+        (("CANCELED", {}, None), "root/j#0"),
+        (("COMPLETED", {"value": 2}, None), "root/j#0 output"),
+        (("COMPLETED", {"value": 1.0}, None), "root/a#0 output"),
+        (("COMPLETED", {"value": True}, None), "root/a#0 output"),
+    ],
+)
+def test_a_falsified_outcome_is_found(false: tuple[Any, ...], where: str) -> None:
+    pair = Pair(FORKED, [], {}, INPUT)
+    _told(pair, "a", DONE, false)
+    with pytest.raises(AssertionError, match="engine and interpreter differ") as found:
+        pair.compare()
+        _told(pair, "b", DONE, DONE)
+        pair.compare_all()
+    assert where in str(found.value)
+
+
+def test_a_falsified_reason_is_found() -> None:
+    pair = Pair(FORKED, [], {}, INPUT)
+    _told(pair, "a", FAILED, (*FAILED[:2], "bad luck"))
+    pair.compare()
+    with pytest.raises(AssertionError, match="root reason") as found:
+        pair.compare_all()
+    assert "root/a#0 reason" in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [({"retryCount": 0}, "root/a#1"), ({"optional": True}, "root/a#0"), ({"permissive": True}, "root/b#0")],
+)
+def test_a_definition_that_only_one_of_them_has_is_found(change: dict[str, Any], where: str) -> None:
+    pair = Pair(FORKED, [], {}, INPUT)
+    mine = copy.deepcopy(FORKED)
+    mine["tasks"][0]["forkTasks"][0][0].update(change)  # type: ignore[index]
+    pair.model = Interpreter({"flow": mine}, {}, START_MS)
+    pair.model_root = pair.model.start("flow", INPUT)
+    pair.compare()
+    outcome = ("FAILED", {}, "no luck") if "retryCount" in change else FAILED
+    with pytest.raises(AssertionError, match="engine and interpreter differ") as found:
+        _told(pair, "a", outcome, outcome)
+        pair.compare()
+        pair.compare_all()
+    assert where in str(found.value)
