@@ -13,7 +13,7 @@ from .events import ChildEnded, ChildPlaced, DeliveryDue, Due, Result, WorkerLos
 from .guards import undoing
 from .needs import Redact
 from .nodes import BODY, DYNAMIC, EVENT, HUMAN, LOOP, SUB_WORKFLOW, TRY, WAIT, WORKER, Node
-from .operators.finishing import finish
+from .operators.finishing import finish, lasting
 from .outcomes import stale
 from .outputs import with_member
 from .secrets import SecretJson, sources
@@ -28,8 +28,6 @@ _ENDED = int(WorkflowStatus.COMPLETED)
 TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW, EVENT})
 """Kinds whose result comes from outside. The engine decides all others itself."""
 
-_RUNNING_ONLY = frozenset({"due", "evaluating", "answer"})
-"""Keys of a row's record that mean nothing once it has ended."""
 _CHILD_STATUS = {
     WorkflowStatus.COMPLETED: TaskStatus.COMPLETED,
     WorkflowStatus.FAILED: TaskStatus.FAILED,
@@ -104,7 +102,7 @@ def keep_for_retry(
     row: TaskRow, status: TaskStatus, retry_after_s: int | None = None, error_name: str | None = None
 ) -> None:
     """Keep what a retry needs to know, drop what a running row needed."""
-    state = {key: value for key, value in (row.state or {}).items() if key not in _RUNNING_ONLY}
+    state = lasting(row.state)
     if retry_after_s is not None and status == TaskStatus.FAILED:
         state["retry_after_s"] = retry_after_s
     if error_name is not None:

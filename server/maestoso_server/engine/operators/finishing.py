@@ -19,6 +19,10 @@ PATIENCE_MS = 15_000
 """A slow script whose value has not come by then is asked for again: its process is gone."""
 
 
+_TRANSIENT = frozenset({"evaluating", "answer", "due"})
+"""Keys of a row's `state` that mean nothing once it has ended."""
+
+
 class Unusable(Exception):
     """The node's inputs mean nothing; the text becomes the row's reason, and it is final."""
 
@@ -48,17 +52,18 @@ def finish(
         mine.output = output
         turn.spend(output)
     turn.close(node, mine, status, reason)
-    if mine.state is not None:
-        mine.state = {key: value for key, value in mine.state.items() if key not in _TRANSIENT} or None
+    mine.state = lasting(mine.state) or None
     turn.later((SETTLE, mine.seq, BY_POLICY))
     return mine
 
 
+def lasting(state: dict[str, Any] | None) -> dict[str, Any]:
+    """What is kept of a row's `state` when it ends."""
+    return {key: value for key, value in (state or {}).items() if key not in _TRANSIENT}
+
+
 def too_large(turn: Turn, seq: int, payload: Json) -> str:
     return reasons.task_too_large(len(payload.raw), turn.task_id(seq), turn.header.id, PAYLOAD_MAX_BYTES)
-
-
-_TRANSIENT = frozenset({"evaluating", "answer", "due"})
 
 
 def script(turn: Turn, row: TaskRow, language: str, text: str, value: Any) -> ScriptAnswer | None:
