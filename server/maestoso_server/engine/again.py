@@ -36,10 +36,9 @@ def apply_restart(turn: Turn, event: Restart) -> Outcome | None:
         return refused(f"Workflow: {header.id} is not in terminal state, unable to restart.")
     if header.status == WorkflowStatus.COMPLETED and not turn.plan.restartable:
         return refused(f"Workflow: {header.id} is non-restartable")
-    if being_removed(turn):
-        return refused("it is being removed")
-    if continues(header):
-        return behind()
+    why = cannot_revive(turn)
+    if why is not None:
+        return why
     if event.snapshot_id is not None and event.snapshot_id != header.snapshot_id:
         plan = turn.ask(Definition(event.snapshot_id))
         if plan is None:
@@ -70,9 +69,8 @@ def begin_anew(
     header.open = header.permissive_failed = header.last_task = 0
     header.output = None
     header.variables = EMPTY
-    stays = {"parked": cursor.read(header)["parked"]}  # early signals
     begun = {"steps": [], "held": [], "skips": {}, "undoing": 0, "undone": 0}
-    turn.cursor = {**cursor.read(header), **begun, **stays}
+    turn.cursor = {**cursor.read(header), **begun}  # early signals stay parked
     turn.keep_work()
     turn.forget_rows(View(header, whole=True))
     begin(turn)
@@ -83,6 +81,13 @@ def begin_anew(
 def being_removed(turn: Turn) -> bool:
     """Nothing revives an execution that is being deleted."""
     return turn.header.cursor is not None and bool(turn.pending_work()["removing"])
+
+
+def cannot_revive(turn: Turn) -> Outcome | None:
+    """Why no operator can run an ended workflow again now; None: one can."""
+    if being_removed(turn):
+        return refused("it is being removed")
+    return behind() if continues(turn.header) else None
 
 
 def reopen_header(turn: Turn) -> None:
@@ -108,10 +113,9 @@ def apply_retry(turn: Turn, event: Retry) -> Outcome | None:
     header = turn.header
     if header.status < _ENDED:
         return refused(f"Workflow is still running.  status={header.status.name}")
-    if being_removed(turn):
-        return refused("it is being removed")
-    if continues(header):
-        return behind()
+    why = cannot_revive(turn)
+    if why is not None:
+        return why
     if header.last_task == 0:
         return refused("Workflow has not started yet")
     if is_undone(turn):

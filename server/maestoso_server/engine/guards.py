@@ -35,22 +35,21 @@ def undoing(turn: Turn) -> int:
 
 def holder_row(reading: Reading, node: Node, path: Path) -> TaskRow | None:
     """The row that waits for the chains around a node to end; None where it is wanted first."""
-    holder = node.holder
-    if holder is None:
-        return None
-    if holder.kind in (LOOP, TRY):
-        return reading.newest(holder.reference, path[: len(holder.loops)])
-    return compensation_row(reading, holder, path)
+    return _row_around(reading, node.holder, path)
 
 
 def guard_row(reading: Reading, node: Node, path: Path) -> TaskRow | None:
     """The row that takes a node's failures; None: the workflow, or it is wanted first."""
-    guard = node.guard
-    if guard is None:
+    return _row_around(reading, node.guard, path)
+
+
+def _row_around(reading: Reading, around: Node | None, path: Path) -> TaskRow | None:
+    """The row of a loop or TRY that is around `path`, or of the compensation of a task."""
+    if around is None:
         return None
-    if guard.kind == TRY:
-        return reading.newest(guard.reference, path[: len(guard.loops)])
-    return compensation_row(reading, guard, path)
+    if around.kind in (LOOP, TRY):
+        return reading.newest(around.reference, path[: len(around.loops)])
+    return compensation_row(reading, around, path)
 
 
 def compensation_row(reading: Reading, node: Node, path: Path) -> TaskRow | None:

@@ -12,16 +12,15 @@ from typing import Any
 
 from ..payload import Json
 from . import statuses
-from .again import COMPENSATED, begin_anew, being_removed, is_undone, reopen_header, tell_parent
+from .again import COMPENSATED, begin_anew, cannot_revive, is_undone, reopen_header, tell_parent
 from .chains import Following, is_undoing
 from .commands import restart_clock
-from .cursor import continues
 from .decision import APPLIED, Outcome
 from .ending import rows_after
 from .events import Rerun
 from .nodes import BODY, EXCLUSIVE_JOIN, FINALLY, FORK, JOIN, LOOP, NOOP, TRY, Node
 from .operators.loops import counters_of
-from .outcomes import absent, behind, refused
+from .outcomes import absent, refused
 from .state import Path, TaskRow, TaskStatus, WorkflowStatus
 from .steps import AFRESH, AGAIN, ASIDE, BIRTH, BRANCHES, JOIN_BIRTH, LAST, RECOUNT, REVIVE, SETTLE
 from .turn import Step, Turn
@@ -37,10 +36,9 @@ def apply_rerun(turn: Turn, event: Rerun) -> Outcome | None:
     header = turn.header
     if header.status < _ENDED:
         return refused(f"Workflow: {header.id} is not in terminal state, unable to rerun.")
-    if being_removed(turn):
-        return refused("it is being removed")
-    if continues(header):
-        return behind()
+    why = cannot_revive(turn)
+    if why is not None:
+        return why
     if event.seq:
         return _from_task(turn, event)
     begin_anew(turn, "RERAN", input=event.input, correlation_id=event.correlation_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..payload import EMPTY, Json
 from . import reasons
-from .decision import APPLIED, Outcome, Verdict
+from .decision import Outcome, Verdict
 from .events import UpdateTask
 from .names import split_reference
 from .nodes import SUB_WORKFLOW
@@ -44,7 +44,7 @@ def apply_update_task(turn: Turn, event: UpdateTask) -> Outcome | None:
         turn.close(node, mine, event.status)
         keep_for_retry(mine, event.status)
         turn.later((SETTLE, mine.seq, BY_POLICY))
-    return Outcome(Verdict.APPLIED, seq=mine.seq) if mine.seq else APPLIED
+    return Outcome(Verdict.APPLIED, seq=mine.seq)
 
 
 def open_row_of(turn: Turn, reference: str) -> TaskRow | None:
