@@ -23,9 +23,8 @@ from typing import Any
 
 from ..definitions.expressions import ENVIRONMENT, SECRETS, TASK_ID, Expression, parse_text, root_of
 from ..definitions.jsonpath import MISSING, Lookup, PathError, compile_path
-from ..payload import DecodeError, decode
-from .secrets import SecretText, head, join
-from .texts import text_of
+from .secrets import SecretText, join
+from .texts import head, inside_json, text_of
 
 __all__ = [
     "MISSING",
@@ -262,7 +261,7 @@ def _environment(text: str, source: str) -> _Resolver:
         allowed = lookup("workflow", "env")
         value = allowed.get(name, MISSING) if isinstance(allowed, dict) else MISSING
         if read is not None and value is not MISSING:
-            value = read(_inside_json(value))
+            value = read(inside_json(value))
         if value is MISSING:
             if missed is not None:
                 missed.append(source)
@@ -270,18 +269,3 @@ def _environment(text: str, source: str) -> _Resolver:
         return value
 
     return resolve_environment
-
-
-def _inside_json(text: Any) -> Lookup:
-    """A lookup into the JSON document that a text holds; it finds nothing where it holds none."""
-    try:
-        document = decode(text)
-    except (DecodeError, TypeError, UnicodeEncodeError, RecursionError):
-        document = MISSING
-
-    def lookup(_root: str, attribute: str | None) -> Any:
-        if attribute is None:
-            return document
-        return document.get(attribute, MISSING) if isinstance(document, dict) else MISSING
-
-    return lookup

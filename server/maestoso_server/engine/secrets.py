@@ -15,9 +15,9 @@ from typing import Any
 
 from ..definitions.expressions import SECRETS
 from ..definitions.jsonpath import MISSING, PathError, compile_path
-from ..payload import DecodeError, Json, decode
+from ..payload import Json, decode
 from .state import Header, TaskRow
-from .texts import text_of
+from .texts import head, inside_json, text_of
 
 Span = tuple[int, int]
 Mark = list[Any]
@@ -138,23 +138,10 @@ def value_of(placeholder: str, read: Callable[[str], str | None]) -> Any:
     if secret is None or not rest:
         return secret
     try:
-        document = decode(secret)
-        found = compile_path("value" + rest).reader()(lambda _root, attribute: _member(document, attribute))
-    except (DecodeError, PathError, RecursionError, UnicodeEncodeError):
+        found = compile_path("value" + rest).reader()(inside_json(secret))
+    except (PathError, RecursionError):
         return None
     return None if found is MISSING else found
-
-
-def _member(document: Any, attribute: str | None) -> Any:
-    if attribute is None:
-        return document
-    return document.get(attribute, MISSING) if isinstance(document, dict) else MISSING
-
-
-def head(text: str) -> tuple[str, str]:
-    """The name that a path begins with, and the rest of the path, its dot or bracket included."""
-    ends = [at for at in (text.find("."), text.find("[")) if at >= 0]
-    return (text[: min(ends)], text[min(ends) :]) if ends else (text, "")
 
 
 def redact(value: Any, secrets: Mapping[str, Any]) -> Any:

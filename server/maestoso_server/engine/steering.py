@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from ..payload import Json, encode
-from . import reasons
+from . import variables
 from .chains import is_undoing
 from .cursor import continues
 from .decision import APPLIED, Outcome
 from .events import ChangeVariables, Remove, Skip
-from .limits import VARIABLES_MAX_KB
 from .nodes import JOIN
 from .outcomes import absent, behind, refused
 from .rows import add_row
@@ -55,13 +53,8 @@ def apply_change_variables(turn: Turn, event: ChangeVariables) -> Outcome | None
     if header.status >= _ENDED:
         return refused(f"it is {header.status.name}: its variables cannot change any more")
     changes = event.variables.value
-    variables = changes if event.replace else {**header.variables.value, **changes}
-    raw = encode(variables)
-    if len(raw) > VARIABLES_MAX_KB * 1024:
-        return refused(reasons.variables_too_large(len(raw), header.id, VARIABLES_MAX_KB))
-    header.variables = Json.parsed(raw, variables)
-    turn.changed = turn.payload_changed = True
-    return APPLIED
+    refusal = variables.write(turn, changes if event.replace else {**header.variables.value, **changes})
+    return APPLIED if refusal is None else refused(refusal)
 
 
 def apply_remove(turn: Turn, _event: Remove) -> Outcome | None:

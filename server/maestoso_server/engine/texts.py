@@ -1,4 +1,4 @@
-"""Values inside a text."""
+"""Values inside a text, and the text of a path."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from ..definitions.jsonpath import MISSING
-from ..payload import encode
+from ..definitions.jsonpath import MISSING, Lookup
+from ..payload import DecodeError, decode, encode
 
 
 def text_of(value: Any) -> str:
@@ -37,3 +37,24 @@ def _text_of_double(value: float) -> str:
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     first, rest = digits[0], "".join(map(str, digits[1:])) or "0"
     return f"{'-' if sign else ''}{first}.{rest}E{int(exponent) + len(digits) - 1}"
+
+
+def head(text: str) -> tuple[str, str]:
+    """The name that a path begins with, and the rest of the path, its dot or bracket included."""
+    ends = [at for at in (text.find("."), text.find("[")) if at >= 0]
+    return (text[: min(ends)], text[min(ends) :]) if ends else (text, "")
+
+
+def inside_json(text: Any) -> Lookup:
+    """A lookup into the JSON document that a text holds; it finds nothing where it holds none."""
+    try:
+        document = decode(text)
+    except (DecodeError, TypeError, UnicodeEncodeError, RecursionError):
+        document = MISSING
+
+    def lookup(_root: str, attribute: str | None) -> Any:
+        if attribute is None:
+            return document
+        return document.get(attribute, MISSING) if isinstance(document, dict) else MISSING
+
+    return lookup

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...payload import EMPTY, Json, encode
-from .. import reasons
-from ..limits import VARIABLES_MAX_KB
+from ...payload import EMPTY, Json
+from .. import reasons, variables
 from ..nodes import Node
 from ..state import TaskRow, TaskStatus, WorkflowStatus
 from ..steps import END
@@ -31,12 +30,9 @@ def run_noop(turn: Turn, node: Node, row: TaskRow, _found: Any) -> None:
 def run_set_variable(turn: Turn, node: Node, row: TaskRow, _found: Any) -> None:
     changes = row.input.value
     if changes:
-        variables = {**turn.header.variables.value, **changes}
-        raw = encode(variables)
-        if len(raw) > VARIABLES_MAX_KB * 1024:
-            raise Unusable(reasons.variables_too_large(len(raw), turn.header.id, VARIABLES_MAX_KB))
-        turn.header.variables = Json.parsed(raw, variables)
-        turn.changed = turn.payload_changed = True
+        refusal = variables.write(turn, {**turn.header.variables.value, **changes})
+        if refusal is not None:
+            raise Unusable(refusal)
     finish(turn, node, row, TaskStatus.COMPLETED, EMPTY)
 
 
