@@ -204,12 +204,14 @@ class Reading:
         """The value with defaults for the keys that are absent or null (K6)."""
         if self.unresolved and fallbacks and not node.is_branch:
             self._forgive(node, fallbacks, self.lookup(path, node.inputs_whole, own_seq, node.loops))
+        missing: dict[str, Any] = {}
         for key, fallback in (fallbacks or {}).items():
             if value.get(key) is None:
-                whole = whole_loops(fallback, self.plan.nodes)
-                lookup = self.lookup(path, whole, own_seq, node.loops)
-                value = {**value, key: resolve(fallback, lookup, self.unresolved)}
-        return value
+                lookup: Lookup = _no_lookup
+                if not fallback.constant:
+                    lookup = self.lookup(path, whole_loops(fallback, self.plan.nodes), own_seq, node.loops)
+                missing[key] = resolve(fallback, lookup, self.unresolved)
+        return {**value, **missing} if missing else value
 
     def _forgive(self, node: Node, fallbacks: dict[str, Template], lookup: Lookup) -> None:
         """What finds nothing in a key that has a default is not missing."""

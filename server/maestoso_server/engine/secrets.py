@@ -195,8 +195,10 @@ class SecretJson(Json):
 
 
 def marks_of(payload: Json) -> list[Mark]:
-    """Where placeholders are in a payload."""
-    return payload.kept if isinstance(payload, SecretJson) else marks(payload.value)
+    """Where placeholders are in a payload. Nobody has marked a text in one that nobody has parsed."""
+    if isinstance(payload, SecretJson):
+        return payload.kept
+    return marks(payload.value) if payload.is_parsed else []
 
 
 def with_marks(payload: Json, kept: list[Mark]) -> Json:
