@@ -32,7 +32,7 @@ from maestoso_server.scripting.pool import Evaluators
 from maestoso_server.services import registration, security
 from maestoso_server.services.admin_service import AdminService
 from maestoso_server.services.audit import Audit
-from maestoso_server.services.bulk import BulkRunner, Filters
+from maestoso_server.services.bulk import BulkRunner, Selection
 from maestoso_server.services.bulk_service import BulkService
 from maestoso_server.services.documents import Judge
 from maestoso_server.services.interceptors import Gate
@@ -155,7 +155,7 @@ async def serve(
         operations = Operations(
             executor=executor, plans=plans, database=database, clock=clock, watches=watches
         )
-        selection = Filters()
+        selection = Selection()
         bulk = BulkRunner(
             operations=operations,
             selection=selection,

@@ -39,7 +39,7 @@ from .scripting.pool import Evaluators
 from .services import registration, security
 from .services.admin_service import AdminService
 from .services.audit import Audit
-from .services.bulk import BulkRunner, Filters, Selection
+from .services.bulk import BulkRunner, Selection
 from .services.bulk_service import BulkService
 from .services.documents import Judge
 from .services.interceptors import Gate
@@ -275,7 +275,7 @@ class Server:
         operations = Operations(
             executor=executor, plans=plans, database=database, clock=clock, watches=watches
         )
-        selection = Filters()
+        selection = Selection()
         cluster.join(executor=executor, dispatcher=dispatcher, streams=streams, polling=polling)
         return Core(
             database=database,

@@ -21,7 +21,7 @@ from maestoso_server.engine.events import Result
 from maestoso_server.engine.state import TaskStatus
 from maestoso_server.errors import MaestosoError
 from maestoso_server.executor.plans import Plans
-from maestoso_server.services.bulk import KINDS, RETENTION_MS, BulkRunner, Filters
+from maestoso_server.services.bulk import KINDS, RETENTION_MS, BulkRunner, Selection
 from maestoso_server.services.operations import Operations, for_each
 from maestoso_server.services.security import ApiKey, ApiKeys, Principal, digest
 from maestoso_server.store import audit
@@ -382,7 +382,7 @@ async def _node_lives(served: Served) -> None:
 # --- nodes that go away -----------------------------------------------------------------------------
 
 
-class Breaking(Filters):
+class Breaking(Selection):
     """Finds workflows page by page, and dies before a page."""
 
     def __init__(self, at: int) -> None:
@@ -407,7 +407,7 @@ def another(served: Served, epoch: int, **parts: Any) -> BulkRunner:
         clock=served.clock,
         watches=served.watches,
     )
-    given = {"operations": operations, "selection": Filters(), **parts}
+    given = {"operations": operations, "selection": Selection(), **parts}
     return BulkRunner(
         database=served.database,
         clock=served.clock,

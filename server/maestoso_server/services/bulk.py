@@ -14,7 +14,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from maestoso.workflow.v1 import bulk_pb2
 
@@ -48,26 +47,6 @@ RETENTION_MS = 7 * 86_400_000
 FORGET_MS = 600_000
 FORGET_ITEMS = 10_000
 RETRY_MS = 1_000
-
-
-class Selection(Protocol):
-    """Finds the workflows of a query, the youngest first: the search, or the filters of lists."""
-
-    async def page(
-        self,
-        conn: Connection,
-        namespace: str,
-        query: bulk_pb2.BulkQuery,
-        *,
-        after: tuple[int, str] | None,
-        limit: int,
-    ) -> list[tuple[int, str]]:
-        """(created_ms, id) of those after that place; fewer than `limit` ends the list."""
-        ...
-
-    def check(self, query: bulk_pb2.BulkQuery) -> None:
-        """Raises InvalidArgument for a query that it cannot answer."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,8 +329,9 @@ class BulkRunner:
         return await refusal_of(kind.do(self._operations, action, namespace, item.workflow_id), "bulk")
 
 
-class Filters:
-    """Selects by the filters of lists and by the query language of searches."""
+class Selection:
+    """Finds the workflows of a query, the youngest first: by the filters of lists, and by the query
+    language of searches."""
 
     async def page(
         self,
@@ -362,6 +342,7 @@ class Filters:
         after: tuple[int, str] | None,
         limit: int,
     ) -> list[tuple[int, str]]:
+        """(created_ms, id) of those after that place; fewer than `limit` ends the list."""
         filters = convert.workflow_filter(query)
         if query.query:
             return await self._searched(conn, namespace, _whole(query.query, filters), after, limit)
@@ -381,6 +362,7 @@ class Filters:
         return found
 
     def check(self, query: bulk_pb2.BulkQuery) -> None:
+        """Raises InvalidArgument for a query that it cannot answer."""
         filters = convert.workflow_filter(query)
         if query.query:
             _whole(query.query, filters)
