@@ -18,26 +18,8 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from maestoso.admin.v1 import admin_service_pb2
+from contract_kit import METHODS
 from maestoso.error.v1 import error_pb2
-from maestoso.metadata.v1 import metadata_service_pb2
-from maestoso.search.v1 import search_service_pb2
-from maestoso.task.v1 import task_service_pb2
-from maestoso.workflow.v1 import bulk_service_pb2, workflow_service_pb2
-
-_METHODS = {
-    f"/{service.full_name}/{method.name}": method
-    for module in (
-        admin_service_pb2,
-        bulk_service_pb2,
-        metadata_service_pb2,
-        search_service_pb2,
-        task_service_pb2,
-        workflow_service_pb2,
-    )
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +55,7 @@ class ScriptedServer(grpc.GenericRpcHandler):
         return [request for request in self.requests if isinstance(request, kind)]
 
     def service(self, details: Any) -> Any:
-        method = _METHODS.get(details.method)
+        method = METHODS.get(details.method)
         if method is None:
             return None
         handle: Callable[[Any, Any], Awaitable[Any] | AsyncIterator[Any]]

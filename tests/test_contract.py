@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import filecmp
-import importlib
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 
-ROOT = Path(__file__).resolve().parent.parent
+from contract_kit import METHODS, ROOT, files, load_generator
+
 PROTO = ROOT / "proto"
 GENERATED = ROOT / "sdk" / "python"
 
 OF_NO_NAMESPACE = {"ListNodesRequest", "DrainNodeRequest", "ListNamespacesRequest"}
 """Nodes and the list of namespaces are the cluster's."""
-
-
-def load_generator() -> ModuleType:
-    """`scripts/gen_protos.py` as a module."""
-    spec = importlib.util.spec_from_file_location("gen_protos", ROOT / "scripts" / "gen_protos.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def without(tool: str) -> None:
@@ -91,22 +80,7 @@ def test_the_generated_code_is_fresh(tmp_path: Path) -> None:
     ] == []
 
 
-def files() -> list[FileDescriptor]:
-    """Every file of the contract, as generated."""
-    return [
-        importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2").DESCRIPTOR
-        for name in load_generator().protos()
-    ]
-
-
-def methods() -> list[MethodDescriptor]:
-    """Every RPC of every service."""
-    return [
-        method for file in files() for service in file.services_by_name.values() for method in service.methods
-    ]
-
-
-@pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.full_name)
 def test_every_request_names_its_namespace(method: MethodDescriptor) -> None:
     request = method.input_type
     if request.name == "ConnectRequest":  # A stream names it once, in its first frame.

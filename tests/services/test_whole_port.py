@@ -13,32 +13,15 @@ import grpc.aio
 import pytest
 import trustme
 
-from maestoso.admin.v1 import admin_service_pb2
+from contract_kit import METHODS
 from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import metadata_service_pb2
 from maestoso.metadata.v1.metadata_service_pb2_grpc import MetadataServiceStub
-from maestoso.search.v1 import search_service_pb2
-from maestoso.task.v1 import task_service_pb2
-from maestoso.workflow.v1 import bulk_service_pb2, workflow_pb2, workflow_service_pb2
+from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
 from maestoso_server.config import Config
 from maestoso_server.services.actions import ACTIONS
 from maestoso_server.services.security import ApiKeys, make_key, read_keys
 from services_kit import DEADLINE_S, Served, refused, serve
-
-FILES = (
-    admin_service_pb2,
-    bulk_service_pb2,
-    metadata_service_pb2,
-    search_service_pb2,
-    task_service_pb2,
-    workflow_service_pb2,
-)
-METHODS = {
-    f"/{service.full_name}/{method.name}": method
-    for file in FILES
-    for service in file.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-}
 
 
 async def code_of(served: Served, path: str, token: str = "") -> grpc.StatusCode:
