@@ -17,7 +17,7 @@ from .models import TaskDefinition, WorkflowTask
 from .names import why_unusable
 from .report import Report, ScriptText
 from .sinks import NoQueue, queue_of
-from .task_types import ELSEWHERE, EVALUATORS, KNOWN, OPERATORS
+from .task_types import ELSEWHERE, EVALUATORS, KNOWN, LANGUAGES, OPERATORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _switch(judge: Judge) -> None:
     if node.expression is None:
         judge.missing("expression")
     _cases(judge)
-    language = _LANGUAGES.get(node.evaluator_type or "")
+    language = LANGUAGES.get(node.evaluator_type or "")
     if language is not None:
         refusal = f"Expression is not well formatted: {{}}, taskType: SWITCH taskName {node.name}"
         judge.script("expression", language, node.expression, refusal, fatal=judge.looked_at)
@@ -301,8 +301,8 @@ def _loop(judge: Judge) -> None:
         text = f"No evaluator registered for type: python{_offered(judge, 'python')}"
         judge.broken("evaluatorType", text)
         return
-    language = _LANGUAGES.get(node.evaluator_type or "javascript", "javascript")
-    if node.evaluator_type and node.evaluator_type not in _LANGUAGES:
+    language = LANGUAGES.get(node.evaluator_type or "javascript", "javascript")
+    if node.evaluator_type and node.evaluator_type not in LANGUAGES:
         text = f"a loop's condition is a script: {node.evaluator_type} is ignored, it is read as JavaScript"
         judge.doubtful("evaluatorType", text)
     refusal = f"Unable to evaluate condition {node.loop_condition}: {{}}"
@@ -405,7 +405,7 @@ def _inline(judge: Judge) -> None:
         judge.broken("inputParameters.evaluatorType", text)
     elif evaluator != "value-param":
         refusal = f"Expression is not well formatted: {{}}, taskType: INLINE taskName {judge.node.name}"
-        judge.script("inputParameters.expression", _LANGUAGES[evaluator], inputs.get("expression"), refusal)
+        judge.script("inputParameters.expression", LANGUAGES[evaluator], inputs.get("expression"), refusal)
 
 
 def _lambda(judge: Judge) -> None:
@@ -429,9 +429,6 @@ def _offered(judge: Judge, asked: Any) -> str:
     has = f" This server has {', '.join(sorted(judge.scope.evaluators))}"
     return f"{has}; python needs its extra: maestoso[server,python]" if asked == "python" else has
 
-
-_LANGUAGES = {"javascript": "javascript", "graaljs": "javascript", "python": "python"}
-"""The language of each evaluator that runs scripts."""
 
 _RULES: dict[str, Callable[[Judge], None]] = {
     "EVENT": _event,

@@ -85,3 +85,5 @@ NEVER_CACHED = OPERATORS
 """Types whose `cacheConfig` has no effect: what they do, the server does at once."""
 EVALUATORS = frozenset({"value-param", "javascript", "graaljs", "python"})
 """What an `evaluatorType` may be; `python` only where the server has its evaluator."""
+LANGUAGES = {"javascript": "javascript", "graaljs": "javascript", "python": "python"}
+"""The language of each evaluator that runs scripts."""

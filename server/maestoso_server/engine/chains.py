@@ -9,19 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .nodes import BODY, DYNAMIC_FORK, FINALLY, FORK, LOOP, TRY, Node
+from .nodes import BODY, DYNAMIC_FORK, FINALLY, FORK, LOOP, TRY, Node, siblings
 from .plan import UNDOING
 from .state import Path
 
 if TYPE_CHECKING:
     from .plan import Plan
-
-
-def siblings(head: Node | None) -> Iterator[Node]:
-    """A node and those after it in its chain."""
-    while head is not None:
-        yield head
-        head = head.next
 
 
 def lineage(node: Node) -> Iterator[Node]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from .nodes import BODY, FINALLY, LOOP, TRY, Node
+from .nodes import BODY, FINALLY, LOOP, TRY, Node, siblings
 from .plan import UNDOING, Plan
 
 _CHAINS = frozenset(
@@ -118,13 +118,6 @@ def _json_name(name: str) -> str:
 
 
 # --- the shape of a plan ---------------------------------------------------------------------------
-
-
-def siblings(head: Node | None) -> Iterator[Node]:
-    """A node and those that follow it in its chain."""
-    while head is not None:
-        yield head
-        head = head.next
 
 
 def chain(node: Node) -> tuple[tuple[str, int, int], ...]:

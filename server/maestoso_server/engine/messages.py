@@ -258,7 +258,7 @@ def result(event: Result) -> Json:
     )
 
 
-_COMMANDS: dict[str, type[Event]] = {
+COMMANDS: dict[str, type[Event]] = {
     "pause": Pause,
     "resume": Resume,
     "terminate": Terminate,
@@ -272,7 +272,8 @@ _COMMANDS: dict[str, type[Event]] = {
     "remove": Remove,
     "upgrade": Upgrade,
 }
-_COMMAND_NAMES = {made: name for name, made in _COMMANDS.items()}
+"""Operators' commands, by the names that they have in the inbox."""
+_COMMAND_NAMES = {made: name for name, made in COMMANDS.items()}
 
 
 def command(event: Event) -> Json:
@@ -394,7 +395,7 @@ def _result(told: _Body, stamp: dict[str, Any]) -> Result:
 
 
 def _command(told: _Body, stamp: dict[str, Any]) -> Event:
-    made = _COMMANDS[told.command]
+    made = COMMANDS[told.command]
     if made is Terminate:
         return Terminate(
             reason=told.reason or "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..definitions.models import (
@@ -245,6 +246,13 @@ class Node:
             setattr(node, slot, getattr(self, slot))
         node.reference = reference
         return node
+
+
+def siblings(head: Node | None) -> Iterator[Node]:
+    """A node and those after it in its chain."""
+    while head is not None:
+        yield head
+        head = head.next
 
 
 class SubWorkflow:

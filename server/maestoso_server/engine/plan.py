@@ -35,6 +35,7 @@ from .nodes import (
     TRY,
     Node,
     SubWorkflow,
+    siblings,
 )
 from .statuses import status_queue
 
@@ -159,11 +160,11 @@ def grow(
 ) -> Node | None:
     """Make the nodes of a chain and of all that it contains; the head of the chain."""
     head = _chain(nodes, tasks, parent, loops)
-    pending = list(_siblings(head))
+    pending = list(siblings(head))
     while pending:
         node = pending.pop()
         for child in _contain(nodes, node):
-            pending.extend(_siblings(child))
+            pending.extend(siblings(child))
     return head
 
 
@@ -231,7 +232,7 @@ def _guard(guard: Node, head: Node | None, target: Node, *, first: bool = False)
 def _head(inside: Node, switch: Node) -> Node | None:
     """The head of the case that holds a node directly."""
     for head in (*switch.cases.values(), switch.default):
-        if any(node is inside for node in _siblings(head)):
+        if any(node is inside for node in siblings(head)):
             return head
     return None
 
@@ -331,12 +332,6 @@ def _body(tasks: list[WorkflowTask]) -> frozenset[str]:
         for inner in (task.try_tasks, *(case.tasks for case in task.catch_cases), task.finally_tasks):
             pending.extend(inner)
     return frozenset(found)
-
-
-def _siblings(head: Node | None) -> Iterator[Node]:
-    while head is not None:
-        yield head
-        head = head.next
 
 
 def _follow(node: Node) -> None:

@@ -15,22 +15,7 @@ import msgspec
 
 from ..engine import messages
 from ..engine.decision import APPLIED, MessageKind, Outcome, Verdict
-from ..engine.events import (
-    ChangeVariables,
-    Jump,
-    Pause,
-    Remove,
-    Rerun,
-    Restart,
-    Result,
-    Resume,
-    Retry,
-    Signal,
-    Skip,
-    Terminate,
-    UpdateTask,
-    Upgrade,
-)
+from ..engine.events import Result, Signal
 from ..payload import Json
 from ..store import inbox
 from ..store.database import Database
@@ -41,20 +26,7 @@ from .routing import LOST
 RACES_MAX = 2
 """Lost races in a row before a node gives way."""
 
-_COMMANDS = (
-    ChangeVariables,
-    Jump,
-    Pause,
-    Remove,
-    Rerun,
-    Restart,
-    Resume,
-    Retry,
-    Skip,
-    Terminate,
-    UpdateTask,
-    Upgrade,
-)
+_COMMANDS = tuple(messages.COMMANDS.values())
 
 
 class Forwarding:

@@ -173,7 +173,7 @@ class _Chooser:
 
     async def _field(self, field: Field, node: Compare | In | Between | Missing) -> Access:
         values = _equals(node)
-        match "workflowStartTime" if self._tasks and field.name == "workflowStartTime" else field.name:
+        match field.name:
             case "workflowStartTime":
                 return _started(node)
             case "startTime" if not self._tasks:

@@ -7,7 +7,6 @@ AND or OR come first.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 from .. import ids
@@ -231,11 +230,6 @@ def like(pattern: Pattern) -> str:
     return "%".join(
         part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") for part in pattern.parts
     )
-
-
-def number_of(value: Value) -> Decimal | None:
-    """The number that an attribute is compared with."""
-    return value.number if isinstance(value, Literal) else None
 
 
 def _price(node: Node) -> int:

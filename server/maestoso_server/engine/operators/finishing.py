@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...definitions.names import why_unusable
+from ...definitions.task_types import LANGUAGES
 from ...payload import EMPTY, Json, encode
 from .. import reasons
 from ..limits import PAYLOAD_MAX_BYTES
@@ -92,6 +93,4 @@ def wait_for_script(turn: Turn, row: TaskRow, language: str, text: str, value: A
 
 def language_of(evaluator: str | None) -> str | None:
     """The evaluators' name of a Conductor `evaluatorType`; None where there is none."""
-    return {"javascript": "javascript", "graaljs": "javascript", "python": "python"}.get(
-        evaluator or "javascript"
-    )
+    return LANGUAGES.get(evaluator or "javascript")
