@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from maestoso_server.engine.decision import Verdict
 from maestoso_server.engine.state import WorkflowStatus
 from maestoso_server.scripting import pool
 
@@ -42,6 +44,21 @@ async def row(engine: Engine, *tasks: dict[str, Any], **given: Any) -> tuple[int
 
 
 FAILED, TERMINAL = 5, 6
+
+
+async def test_a_result_is_not_lost_when_views_are_forgotten_while_a_script_answers(engine: Engine) -> None:
+    """A node that takes a new epoch believes no view any more: not even that of a decision under way."""
+    definition = flow(
+        {"name": "work", "taskReferenceName": "work", "type": "SIMPLE"},
+        task("INLINE", "script", {"evaluatorType": "javascript", "expression": "1 + 1"}),
+    )
+    workflow = await engine.start(definition)
+    reported = asyncio.create_task(engine.report(workflow, "work"))
+    while not reported.done():
+        engine.executor.forget_views()
+        await asyncio.sleep(0)
+    assert (await reported).verdict is Verdict.APPLIED
+    assert WorkflowStatus(await engine.ended(workflow)).name == "COMPLETED"
 
 
 @pytest.mark.covers("G.jq.1", "K30")

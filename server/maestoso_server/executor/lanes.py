@@ -124,10 +124,11 @@ class Lanes:
                 self._views.popitem(last=False)
 
     def forget_views(self) -> None:
-        """Drop every idle view (after an outage: others may have written meanwhile)."""
+        """Drop every idle view (after an outage: others may have written meanwhile). A decision under way
+        keeps its own, also while it waits for its turn with a script's answer: its save checks it."""
         self._views.clear()
         for lane in self._lanes.values():
-            if not lane.busy:
+            if not lane.busy and lane.decider is None:
                 lane.view = None
 
     def running_count(self) -> int:
