@@ -17,6 +17,7 @@ from maestoso_server.dispatch.session import Session
 from maestoso_server.ids import make_token
 from maestoso_server.store import logs
 from maestoso_server.store.deliveries import Key
+from maestoso_server.store.nodes import TIME_TO_LIVE_MS
 from ownership_kit import DEADLINE_S, World, eventually
 
 
@@ -127,6 +128,23 @@ async def test_4_while_the_node_rejoins_what_is_not_found_may_still_be_its_own(n
     assert node.desk.dispatcher.frames(session) == []
 
 
+async def test_4_an_answer_from_before_a_rejoin_makes_no_delivery_forgotten(
+    node: Node,
+) -> None:
+    session = await node.session()
+    key, delivery = await node.given(session)
+    await node.world.conn.execute("UPDATE task_queue SET owner_epoch = owner_epoch + 1")
+    asked = node.desk.dispatcher.asks(node.epoch + 1)
+    node.desk.dispatcher.epoch = node.epoch + 1
+
+    assert node.desk.dispatcher.not_found([delivery], asked) == [delivery]
+    assert node.desk.dispatcher.deliveries.find(*key) is delivery
+
+    settled = node.desk.dispatcher.asks(node.epoch + 1)
+    assert node.desk.dispatcher.not_found([delivery], settled) == []
+    assert node.desk.dispatcher.deliveries.find(*key) is None
+
+
 async def test_7_a_row_that_a_save_holds_is_handed_back_afterwards(node: Node) -> None:
     session = await node.session()
     key, delivery = await node.given(session)
@@ -160,9 +178,49 @@ async def test_8_a_session_whose_stream_ended_begins_to_expire(node: Node) -> No
     assert node.desk.dispatcher.ended_sessions() == [session.session_id]
 
 
+async def test_8_a_session_whose_stream_ended_while_its_node_rejoins_begins_to_expire(node: Node) -> None:
+    session = await node.session()
+    await node.world.conn.execute("UPDATE session SET epoch = epoch - 1")
+    node.desk.dispatcher.ended_stream(session)
+
+    await node.loops.write_at_once()
+
+    assert await node.world.conn.fetchval("SELECT state FROM session") == "DETACHED"
+
+
+async def test_8_a_session_of_a_worker_that_took_its_leave_has_departed(node: Node) -> None:
+    leaving, idle = await node.session(), await node.session()
+    node.desk.dispatcher.receive(leaving, wire.ConnectRequest(drain=wire.Drain()))
+    for session in (leaving, idle):
+        session.half_closed()
+        node.desk.dispatcher.ended_stream(session)
+
+    await node.loops.write_at_once()
+
+    rows = await node.world.conn.fetch("SELECT session_id::text, departed, expires_ms FROM session")
+    assert {row["session_id"]: (row["departed"], row["expires_ms"]) for row in rows} == {
+        leaving.session_id: (True, node.world.now_ms),
+        idle.session_id: (False, node.world.now_ms + TIME_TO_LIVE_MS),
+    }
+
+
+async def test_8_a_worker_that_leaves_with_a_task_in_its_hands_has_not_departed(
+    node: Node,
+) -> None:
+    session = await node.session()
+    await node.given(session)
+    node.desk.dispatcher.receive(session, wire.ConnectRequest(drain=wire.Drain()))
+    session.half_closed()
+    node.desk.dispatcher.ended_stream(session)
+
+    await node.loops.write_at_once()
+
+    assert await node.world.conn.fetchval("SELECT departed FROM session") is False
+
+
 async def test_8_a_session_that_moved_meanwhile_is_forgotten(node: Node) -> None:
     session = await node.session()
-    await node.world.conn.execute("UPDATE session SET epoch = epoch + 1")
+    await node.world.conn.execute("UPDATE session SET epoch = epoch + 1, connected_ms = connected_ms + 1")
     node.desk.dispatcher.ended_stream(session)
 
     await node.loops.write_at_once()

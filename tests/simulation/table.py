@@ -218,7 +218,7 @@ class Table:
         mine = set()
         for session_id, connected_ms in streams:
             session = self.sessions.get(session_id)
-            if session is None or session.epoch != epoch or session.connected_ms > connected_ms:
+            if session is None or session.connected_ms > connected_ms:
                 continue
             if session.state == "ACTIVE":
                 session.state, session.expires_ms = "DETACHED", now_ms + TIME_TO_LIVE_MS

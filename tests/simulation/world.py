@@ -592,13 +592,13 @@ class Node:
         taken, owed.hand_backs = owed.hand_backs, {}
         items = [d for d in taken if d.state is not State.OVER]
         self._handing_back = True
-        sent_under = self.epoch
+        asked = self.dispatcher.asks(self.epoch)
 
         def done(touched: Touched) -> None:
             self._handing_back = False
             self.dispatcher.returned((d, 0) for d in items if _key(d) in touched.done)
             gone = [d for d in items if _key(d) not in touched.done]
-            again = dict.fromkeys(self.dispatcher.not_found(gone, sent_under), 0)
+            again = dict.fromkeys(self.dispatcher.not_found(gone, asked), 0)
             owed.hand_backs = {**again, **owed.hand_backs}
 
         def failed(error: Exception) -> None:
@@ -628,12 +628,12 @@ class Node:
         owed = self.dispatcher.owed
         taken, owed.reads = owed.reads, []
         items = [d for d in taken if d.state is State.READ]
-        sent_under = self.epoch
+        asked = self.dispatcher.asks(self.epoch)
 
         def done(touched: Touched) -> None:
             self._writing_reads = False
             gone = [d for d in items if _key(d) not in touched.done]
-            owed.reads += self.dispatcher.not_found(gone, sent_under)
+            owed.reads += self.dispatcher.not_found(gone, asked)
 
         def failed(error: Exception) -> None:
             self._writing_reads = False

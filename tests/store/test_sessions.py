@@ -212,6 +212,21 @@ class TestExpire:
         }
         assert await stored(world, session) is None
 
+    async def test_what_is_left_of_a_session_that_departed_was_never_read(self, world: World) -> None:
+        epoch, old = await world.node(), await world.node()
+        session = await world.session(epoch)
+        late = await world.row(owner=old, session=session.session_id, delivery=1)
+        await sessions.detach(
+            world.conn,
+            epoch=epoch,
+            session_ids=[session.session_id],
+            now_ms=world.now_ms,
+            departed={session.session_id},
+        )
+        expired = await expire(world, epoch)
+        assert (expired.redelivered, expired.lost, expired.sessions) == (1, 0, {session.session_id})
+        assert (await world.queued(late))["owner_epoch"] is None
+
     async def test_leaves_living_sessions_and_those_of_others_alone(self, world: World) -> None:
         epoch, rival = await world.node(), await world.node()
         active = await world.session(epoch)

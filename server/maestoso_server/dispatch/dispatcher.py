@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -102,6 +103,15 @@ class Outside(Protocol):
     def outcome_unknown(self) -> None:
         """A save may have been applied although its reply was lost."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Under which epoch a statement looks for rows of this node."""
+
+    epoch: int
+    settled: bool
+    """What is remembered here is owned under it already: the node is not about to rejoin."""
 
 
 class Dispatcher:
@@ -245,6 +255,11 @@ class Dispatcher:
         """Take those whose stream has ended, and that no newer one has."""
         ended, self.owed.detached = self.owed.detached, []
         return [session for session in ended if self.is_last(session) and not session.superseded]
+
+    def departed(self, sessions: Iterable[Session]) -> set[str]:
+        """Ids of those whose worker has left for good and left nothing to be decided."""
+        departed = {session.session_id for session in sessions if session.departed}
+        return departed - {delivery.session_id for delivery in self.deliveries} if departed else departed
 
     def not_detached(self, sessions: Iterable[Session]) -> None:
         """The database says that these are another node's, or were resumed."""
@@ -863,12 +878,18 @@ class Dispatcher:
         for namespace, queue in queues:
             self._rows_wait(namespace, queue)
 
-    def not_found(self, deliveries: Iterable[Delivery], epoch: int) -> list[Delivery]:
-        """Statements under `epoch` did not find the rows of these. Returns those to be looked for again."""
-        if epoch != self.epoch:
+    def not_found(self, deliveries: Iterable[Delivery], asked: Asked) -> list[Delivery]:
+        """Statements under this epoch did not find the rows of these. Returns those to be looked for again:
+        all, unless everything remembered here was owned under that epoch from before they were asked for
+        until now."""
+        if not asked.settled or asked.epoch != self.epoch:
             return [delivery for delivery in deliveries if delivery.state is not State.OVER]
         self.lost(deliveries)
         return []
+
+    def asks(self, epoch: int) -> Asked:
+        """A statement under `epoch`, the node's own now, is about to look for rows of this node."""
+        return Asked(epoch, settled=epoch == self.epoch)
 
     def lost(self, deliveries: Iterable[Delivery]) -> None:
         """Rows of these are this node's no more. One whose result is under way learns it by that."""

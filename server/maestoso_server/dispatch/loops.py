@@ -204,15 +204,15 @@ class Loops:
             items = {d: due_ms for d, due_ms in taken.items() if d.state is not State.OVER}
             if not items:
                 continue
-            epoch = self._epoch()
+            asked = self._dispatcher.asks(self._epoch())
             try:
-                touched = await self._hand_back(items, epoch)
+                touched = await self._hand_back(items, asked.epoch)
             except BaseException:
                 owed.hand_backs = {**taken, **owed.hand_backs}
                 raise
             self._dispatcher.returned((d, due_ms) for d, due_ms in items.items() if _key(d) in touched.done)
             again = [d for d in items if _key(d) in touched.busy]
-            again += self._dispatcher.not_found([d for d in items if _gone(d, touched)], epoch)
+            again += self._dispatcher.not_found([d for d in items if _gone(d, touched)], asked)
             if again:
                 owed.hand_backs = {**{d: items[d] for d in again}, **owed.hand_backs}
                 await self._clock.sleep_until(self._clock.now_ms() + BUSY_MS)
@@ -240,6 +240,7 @@ class Loops:
                     epoch=self._epoch(),
                     session_ids=[session.session_id for session in ended],
                     connected_ms=[max(session.connected_at_ms) for session in ended],
+                    departed=self._dispatcher.departed(ended),
                     now_ms=self._clock.now_ms(),
                 )
         except BaseException:
@@ -305,12 +306,12 @@ class Loops:
         items = [delivery for delivery in taken if delivery.state is State.READ]
         if not items:
             return
-        epoch = self._epoch()
+        asked = self._dispatcher.asks(self._epoch())
         try:
             async with self._database.acquire() as conn:
                 touched = await rows.mark_read(
                     conn,
-                    epoch=epoch,
+                    epoch=asked.epoch,
                     reads=[
                         rows.Read(d.workflow_id, d.seq, d.delivery, d.started_ms, d.worker_id) for d in items
                     ],
@@ -319,7 +320,7 @@ class Loops:
             owed.reads = items + owed.reads
             raise
         owed.reads += [d for d in items if _key(d) in touched.busy]
-        owed.reads += self._dispatcher.not_found([d for d in items if _gone(d, touched)], epoch)
+        owed.reads += self._dispatcher.not_found([d for d in items if _gone(d, touched)], asked)
         self._wake()
 
     async def progress(self) -> None:

@@ -131,6 +131,8 @@ class Session:
         self.room = Room(session_id, namespace, queues)
         self.ended = False
         """The stream is over, or belongs to a newer one: nothing comes or goes any more."""
+        self.departed = False
+        """The worker took its leave: it drained, holds nothing, and ended the stream itself."""
         self.superseded = False
         """A newer stream is taking the session over, or has: what becomes of it is that one's business."""
         self.closing: MaestosoError | None = None
@@ -148,6 +150,8 @@ class Session:
         self.blocked = False
         self.draining = False
         """The worker drains, an operator drains it, or it is to move away."""
+        self._drained = False
+        """The worker itself has said so."""
         self._proof = Proof()
         self._control: deque[wire.ConnectResponse] = deque()
         self._acks: wire.ConnectResponse | None = None
@@ -268,8 +272,13 @@ class Session:
         events.append(CancelAnswered(frame.answers))
 
     def _drain(self, drain: wire.Drain, now_ms: int, events: list[SessionEvent]) -> None:
-        self.draining = True
+        self.draining = self._drained = True
         self._open_or_shut(events)
+
+    def half_closed(self) -> None:
+        """The worker ended its side of the stream. After its Drain, and with nothing held, it will not come
+        back: what is still its own in the database it has never read."""
+        self.departed = self._drained and not self.room.held
 
     def _auth_refresh(self, refresh: wire.AuthRefresh, now_ms: int, events: list[SessionEvent]) -> None:
         """Judged by the gate before a frame gets here."""

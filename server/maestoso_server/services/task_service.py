@@ -126,6 +126,7 @@ class TaskService(TaskServiceServicer):
                 raise session.closing
             if reader.done():
                 reader.result()  # raises what ended it, if it was not the worker's half-close
+                session.half_closed()
                 return
             if not frames:
                 await wake.wait()

@@ -11,7 +11,7 @@ it by then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +141,7 @@ async def open_session(conn: Connection, session: Session) -> None:
 _MOVE = f"""
 WITH {ALIVE},
 moved AS (
-  UPDATE session s SET epoch = $1, state = 'ACTIVE', expires_ms = NULL,
+  UPDATE session s SET epoch = $1, state = 'ACTIVE', expires_ms = NULL, departed = false,
     connected_ms = greatest($5, s.connected_ms + 1), stream_number = greatest(s.stream_number, $7)
   WHERE s.session_id = $2 AND s.namespace = $3 AND s.resume_token_hash = $4 AND s.state <> 'EXPIRED'
     AND ($6::bigint[] IS NULL OR s.connected_ms = ANY($6)) AND ($7::bigint = 0 OR s.stream_number < $7)
@@ -232,11 +232,14 @@ async def resume(
     )
 
 
-# $1 epoch, $2 sessions, $3 end of their time, $4 when each was connected, as far as is known, or NULL
+# $1 epoch, $2 sessions, $3 end of the time of each, $4 when each was connected, as far as is known, or NULL,
+# $5 whether it has departed. When it was connected tells a stream as well as its node does, and better: the
+# node may be about to rejoin, and the row still stand under its old epoch.
 _DETACH = """
-UPDATE session s SET state = 'DETACHED', expires_ms = $3
-FROM unnest($2::uuid[], $4::bigint[]) AS a(session_id, connected_ms)
-WHERE s.session_id = a.session_id AND s.epoch = $1 AND s.state = 'ACTIVE'
+UPDATE session s SET state = 'DETACHED', expires_ms = a.expires_ms, departed = a.departed
+FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::boolean[])
+  AS a(session_id, expires_ms, connected_ms, departed)
+WHERE s.session_id = a.session_id AND (s.epoch = $1 OR a.connected_ms IS NOT NULL) AND s.state = 'ACTIVE'
   AND s.connected_ms <= coalesce(a.connected_ms, s.connected_ms)
 RETURNING s.session_id
 """
@@ -249,13 +252,17 @@ async def detach(
     session_ids: Sequence[str],
     now_ms: int,
     connected_ms: Sequence[int] | None = None,
+    departed: Collection[str] = (),
 ) -> set[str]:
-    """Transition 8: these streams have ended; their sessions live on for `TIME_TO_LIVE_MS`.
+    """Transition 8: these streams have ended; their sessions live on for `TIME_TO_LIVE_MS`. Those that have
+    `departed` do not: their workers took their leave with empty hands, and nobody resumes them.
 
     Answers those that were this node's and, with `connected_ms` (one for each), that were not resumed
     later than that, at this node or another: a resume may overtake the word of the older stream's end."""
     known = connected_ms if connected_ms is not None else [None] * len(session_ids)
-    rows = await conn.fetch(_DETACH, epoch, session_ids, now_ms + TIME_TO_LIVE_MS, known)
+    gone = [session_id in departed for session_id in session_ids]
+    expires_ms = [now_ms if left else now_ms + TIME_TO_LIVE_MS for left in gone]
+    rows = await conn.fetch(_DETACH, epoch, session_ids, expires_ms, known, gone)
     return {str(row["session_id"]) for row in rows}
 
 
@@ -266,23 +273,23 @@ WITH {ALIVE},
 over AS (
   UPDATE session SET state = 'EXPIRED'
   WHERE epoch = $1 AND expires_ms <= $2 AND state = 'DETACHED' AND EXISTS (SELECT FROM alive)
-  RETURNING session_id
+  RETURNING session_id, departed
 ),
 ending AS MATERIALIZED (
-  SELECT session_id FROM over
+  SELECT session_id, departed FROM over
   UNION
-  SELECT session_id FROM session
+  SELECT session_id, departed FROM session
   WHERE epoch = $1 AND expires_ms <= $2 AND state = 'EXPIRED' AND EXISTS (SELECT FROM alive)
 ),
 p AS MATERIALIZED (
   SELECT q.workflow_id, q.seq, u.unread, NOT u.unread AND q.redeliver_on_loss AS again
   FROM (
-    SELECT q.workflow_id, q.seq, q.delivery, q.redeliver_on_loss
+    SELECT q.workflow_id, q.seq, q.delivery, q.redeliver_on_loss, e.departed
     FROM ending e JOIN task_queue q ON q.session_id = e.session_id
     WHERE q.owner_epoch > 0 AND NOT q.ended
     LIMIT $6 FOR UPDATE OF q SKIP LOCKED
   ) q
-  CROSS JOIN LATERAL (SELECT (q.workflow_id, q.seq, q.delivery) IN (
+  CROSS JOIN LATERAL (SELECT q.departed OR (q.workflow_id, q.seq, q.delivery) IN (
     SELECT * FROM unnest($3::uuid[], $4::int[], $5::int[])
   ) AS unread) u
 ),
@@ -323,8 +330,8 @@ async def expire(
     them, whoever owns those.
 
     `unread`: deliveries of such sessions that this node itself knows were never read; they wait
-    again with `unread` + 1. All others were read: their worker is lost, unless their definition
-    has them wait again (`redeliver_on_loss`). Raises `NodeLost`."""
+    again with `unread` + 1, as do all of a session that departed. All others were read: their worker is
+    lost, unless their definition has them wait again (`redeliver_on_loss`). Raises `NodeLost`."""
     rows = await conn.fetch(
         _EXPIRE,
         epoch,

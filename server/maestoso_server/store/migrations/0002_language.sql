@@ -1,6 +1,9 @@
 -- The whole workflow language. Expand only: a server of the release before runs on this schema too.
 COMMENT ON TABLE workflow IS 'One execution: what changes at every step.';
 
+-- Its worker has left for good, with nothing in its hands: rows that are still its were never read.
+ALTER TABLE session ADD COLUMN departed boolean NOT NULL DEFAULT false;
+
 
 -- ---- events and cached outputs
 
