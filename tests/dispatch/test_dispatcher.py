@@ -755,6 +755,16 @@ def test_after_a_new_epoch_unknown_rows_are_sent_and_unknown_entries_cancelled(d
     assert tokens_of(frames) == [token(3)]
 
 
+def test_a_session_whose_stream_ended_while_a_new_epoch_resumed_it_is_detached(desk: Desk):
+    session = running(desk, 1)
+    desk.dispatcher.ended_stream(session)
+    assert desk.dispatcher.detachable() == [session]
+
+    desk.dispatcher.rejoined(session, [], resumed(1), 0)
+
+    assert desk.dispatcher.detachable() == [session]
+
+
 def test_a_row_found_by_the_new_epoch_is_not_sent_twice(desk: Desk):
     session = desk.open(make_session())
     birth = make_birth(3)

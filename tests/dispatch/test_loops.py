@@ -208,7 +208,8 @@ async def test_8_a_worker_that_leaves_with_a_task_in_its_hands_has_not_departed(
     node: Node,
 ) -> None:
     session = await node.session()
-    await node.given(session)
+    _, delivery = await node.given(session)
+    node.desk.dispatcher.receive(session, wire.ConnectRequest(acks=wire.Acks(tokens=[delivery.token])))
     node.desk.dispatcher.receive(session, wire.ConnectRequest(drain=wire.Drain()))
     session.half_closed()
     node.desk.dispatcher.ended_stream(session)
@@ -216,6 +217,18 @@ async def test_8_a_worker_that_leaves_with_a_task_in_its_hands_has_not_departed(
     await node.loops.write_at_once()
 
     assert await node.world.conn.fetchval("SELECT departed FROM session") is False
+
+
+async def test_8_what_was_on_its_way_to_a_worker_that_left_does_not_hold_its_session(node: Node) -> None:
+    session = await node.session()
+    await node.given(session)
+    node.desk.dispatcher.receive(session, wire.ConnectRequest(drain=wire.Drain()))
+    session.half_closed()
+    node.desk.dispatcher.ended_stream(session)
+
+    await node.loops.write_at_once()
+
+    assert await node.world.conn.fetchval("SELECT departed FROM session") is True
 
 
 async def test_8_a_session_that_moved_meanwhile_is_forgotten(node: Node) -> None:

@@ -257,9 +257,16 @@ class Dispatcher:
         return [session for session in ended if self.is_last(session) and not session.superseded]
 
     def departed(self, sessions: Iterable[Session]) -> set[str]:
-        """Ids of those whose worker has left for good and left nothing to be decided."""
+        """Ids of those whose worker has left for good, and of which it is known to have run nothing that
+        is still open."""
         departed = {session.session_id for session in sessions if session.departed}
-        return departed - {delivery.session_id for delivery in self.deliveries} if departed else departed
+        if departed:
+            departed -= {
+                delivery.session_id
+                for delivery in self.deliveries
+                if delivery.state in (State.READ, State.REPORTED)
+            }
+        return departed
 
     def not_detached(self, sessions: Iterable[Session]) -> None:
         """The database says that these are another node's, or were resumed."""
@@ -343,6 +350,9 @@ class Dispatcher:
                 self._send(row, session)
         for namespace, queue in resumed.waiting:
             self._rows_wait(namespace, queue)
+        if session.ended and not session.superseded:  # meanwhile; its row says that it lives
+            self.owed.detached.append(session)
+            self.owes()
 
     def knows(self, workflow_id: str, seq: int, delivery: int) -> bool:
         """Whether this node remembers the delivery."""

@@ -132,7 +132,7 @@ class Session:
         self.ended = False
         """The stream is over, or belongs to a newer one: nothing comes or goes any more."""
         self.departed = False
-        """The worker took its leave: it drained, holds nothing, and ended the stream itself."""
+        """The worker took its leave: it drained, runs nothing, and ended the stream itself."""
         self.superseded = False
         """A newer stream is taking the session over, or has: what becomes of it is that one's business."""
         self.closing: MaestosoError | None = None
@@ -276,9 +276,9 @@ class Session:
         self._open_or_shut(events)
 
     def half_closed(self) -> None:
-        """The worker ended its side of the stream. After its Drain, and with nothing held, it will not come
-        back: what is still its own in the database it has never read."""
-        self.departed = self._drained and not self.room.held
+        """The worker ended its side of the stream. After its Drain it will not come back, and what it had
+        not finished by then it hands back by this: it has never run it."""
+        self.departed = self._drained
 
     def _auth_refresh(self, refresh: wire.AuthRefresh, now_ms: int, events: list[SessionEvent]) -> None:
         """Judged by the gate before a frame gets here."""

@@ -824,7 +824,11 @@ global___CancelAnswerItem = CancelAnswerItem
 
 @typing.final
 class Drain(google.protobuf.message.Message):
-    """The worker stops."""
+    """The worker stops. It goes on with what it runs, and hands back (Nack, DRAINING) what still comes. When it
+    has nothing left it ends its side of the stream: a half-close after a Drain is a farewell. The session ends
+    with it, without its time to live, and what was on its way to the worker waits again at once; no attempt is
+    spent. A stream that breaks, or is ended without a Drain, may be resumed.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
