@@ -37,14 +37,14 @@ class Shape:
     """What may occur, and how deep."""
 
     kinds: tuple[str, ...] = (*LEAVES, *CONTAINERS)
-    depth: int = 2
     width: int = 2
     names: int = 0
     policies: dict[str, Node] = field(default_factory=dict)
     children: list[Node] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     """References made so far, which later expressions may read."""
-    forking: bool = True
+    clocks: bool = True
+    """Tasks may time out."""
 
     def name(self, prefix: str) -> str:
         self.names += 1
@@ -52,15 +52,15 @@ class Shape:
 
 
 @st.composite
-def cases(draw: Draw, kinds: tuple[str, ...] = (*LEAVES, *CONTAINERS), depth: int = 2) -> Any:
+def cases(draw: Draw, kinds: tuple[str, ...], depth: int = 2, clocks: bool = True) -> Any:
     """(document, its children, task definitions)."""
-    shape = Shape(kinds=kinds, depth=depth)
+    shape = Shape(kinds=kinds, clocks=clocks)
     tasks = _chain(draw, shape, depth)
     document: Node = {"name": "flow", "version": 1, "schemaVersion": 2, "tasks": tasks}
     if draw(st.booleans()):
         last = shape.seen[-1]
         document["outputParameters"] = {"last": f"${{{last}.output}}", "status": "${workflow.status}"}
-    if draw(st.integers(0, 5)) == 5:
+    if clocks and draw(st.integers(0, 5)) == 5:
         document |= {"timeoutSeconds": draw(st.integers(1, 90)), "timeoutPolicy": "TIME_OUT_WF"}
     return document, shape.children, shape.policies
 
@@ -117,14 +117,16 @@ def _policy(draw: Draw, shape: Shape, name: str) -> Node:
         policy["backoffScaleFactor"] = 3
     if draw(st.booleans()):
         policy["maxRetryDelaySeconds"] = 30
+    if draw(st.booleans()):
+        policy["inputTemplate"] = {"a": "default", "c": "${workflow.input.n}"}
+    shape.policies[name] = policy
+    if not shape.clocks:
+        return {}
     policy["responseTimeoutSeconds"] = draw(st.sampled_from((20, 5)))
     policy["timeoutPolicy"] = draw(st.sampled_from(("RETRY", "TIME_OUT_WF", "ALERT_ONLY")))
     for clock, seconds in (("timeoutSeconds", 25), ("pollTimeoutSeconds", 15), ("totalTimeoutSeconds", 45)):
         if draw(st.integers(0, 3)) == 3:
             policy[clock] = seconds
-    if draw(st.booleans()):
-        policy["inputTemplate"] = {"a": "default", "c": "${workflow.input.n}"}
-    shape.policies[name] = policy
     return {}
 
 
@@ -247,7 +249,7 @@ def _loop(draw: Draw, shape: Shape, kind: str, depth: int) -> Node:
 
 def _child(draw: Draw, shape: Shape, depth: int) -> Node:
     name = shape.name("child")
-    inner = Shape(kinds=shape.kinds, width=shape.width, names=shape.names)
+    inner = Shape(kinds=shape.kinds, width=shape.width, names=shape.names, clocks=shape.clocks)
     tasks = _chain(draw, inner, depth)
     shape.names = inner.names
     shape.policies |= inner.policies
@@ -267,7 +269,7 @@ def _same(draw: Draw, shape: Shape) -> list[Node]:
     inputs: Node = {"forkTaskInputs": data[: draw(st.integers(0, 3))]}
     if "child" in shape.kinds and draw(st.booleans()):
         name = shape.name("forked")
-        inner = _simple(draw, Shape(names=shape.names + 1, policies=shape.policies))
+        inner = _simple(draw, Shape(names=shape.names + 1, policies=shape.policies, clocks=shape.clocks))
         shape.names += 2
         shape.children.append({"name": name, "version": 1, "schemaVersion": 2, "tasks": [inner]})
         inputs["forkTaskWorkflow"] = name

@@ -175,6 +175,12 @@ class Interpreter:
         """Workers' tasks that have not ended."""
         return [task for run in self.runs for task in run.tasks if not task.ended and task.run.queued(task)]
 
+    def waiting(self) -> list[Task]:
+        """What anybody may complete."""
+        kinds = ("WAIT", "HUMAN")
+        tasks = (task for run in self.runs for task in run.tasks)
+        return [task for task in tasks if task.type in kinds and task.status == "IN_PROGRESS"]
+
     def timers(self) -> list[tuple[int, Task | Run]]:
         """Every clock that runs, and when it strikes next."""
         clocks: list[tuple[int, Task | Run]] = []
@@ -328,7 +334,7 @@ class Run:
                 "taskId": task.id,
                 "reasonForIncompletion": task.reason,
                 "retryCount": task.attempt,
-                "iteration": task.iteration or (task.path[-1] if task.path else 0),
+                "iteration": task.iteration if task.type == "DO_WHILE" else (task.path or (0,))[-1],
             }
             for task in self.tasks
         }
@@ -443,10 +449,13 @@ class Run:
             usual = f"Task {task.id} failed with status: {status} and reason: '{task.reason}'"
             raise Ended(status, task.fatal or usual)
 
+    def retries(self, task: Task) -> int:
+        limit = task.node.get("retryCount")
+        return int(self.policy(task).get("retryCount", 3) if limit is None else limit)
+
     def _next_attempt(self, task: Task) -> Task | None:
         policy = self.policy(task)
-        limit = task.node.get("retryCount")
-        limit = policy.get("retryCount", 3) if limit is None else limit
+        limit = self.retries(task)
         if task.status not in RETRIABLE or task.type in NEVER_RETRIED or task.attempt >= limit:
             return None
         if task.fatal is not None:
@@ -698,7 +707,7 @@ class Run:
         for branch in node["forkTasks"]:
             self.spawn(self.chain(branch, path, scope), scope)
         self._make_join(following, path, {"joinOn": following.get("joinOn") or []})
-        yield
+        yield from ()
 
     def _make_join(self, node: Node, path: Path, input: dict[str, Any]) -> None:
         self.create(node, path, "IN_PROGRESS").input = input
@@ -718,7 +727,7 @@ class Run:
         for branch in branches:
             self.spawn(self._forked(branch, node["taskReferenceName"], path, scope), scope)
         self._make_join(following, path, {**(following.get("inputParameters") or {}), "joinOn": names})
-        yield
+        yield from ()
 
     def _forked(self, node: Node, fork: str, path: Path, scope: Scope) -> Chain:
         """B6: the data is not resolved a second time, but for the task's id."""
@@ -735,17 +744,20 @@ class Run:
     def _join(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.newest(node["taskReferenceName"], path)
         assert task is not None, "a join without its fork"
-        yield partial(self._joined, task)
+        yield partial(self._can_join, task)
+        self._gather(task)
         yield from self.executed(task)
 
-    def _joined(self, task: Task) -> bool:
-        names: list[str] = task.input["joinOn"]
-        found = [row for name in names if (row := self.newest(name, task.path)) is not None]
-        # B3: an outcome counts when no attempt follows
-        done = len(found) == len(names) and all(row.final for row in found)
-        failed = [row for row in found if row.final and row.unsuccessful]
-        if not done and all(row.permissive for row in failed):
-            return False
+    def _joined(self, task: Task) -> list[Task | None]:
+        return [self.newest(name, task.path) for name in task.input["joinOn"]]
+
+    def _can_join(self, task: Task) -> bool:
+        """B3: an outcome counts when no attempt follows. Those that are not permissive end the workflow."""
+        return all(row is not None and row.final for row in self._joined(task))
+
+    def _gather(self, task: Task) -> None:
+        found = [row for row in self._joined(task) if row is not None]
+        failed = [row for row in found if row.unsuccessful]
         task.output = {row.shown: row.output for row in found if row.output}
         if failed:
             task.status = "CANCELED" if all(row.status == "CANCELED" for row in failed) else "FAILED"
@@ -756,7 +768,6 @@ class Run:
             task.reason = f"{listed} completed with errors"
         else:
             task.status = "COMPLETED"
-        return True
 
     def _exclusive_join(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.create(node, path, "IN_PROGRESS")

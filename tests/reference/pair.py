@@ -63,6 +63,12 @@ class Pair:
         self.history.append(f"{task.id}: taken")
         self.model.take(task)
 
+    def pass_time(self, until_ms: int) -> None:
+        """Nothing happens until then."""
+        self._strike_early(until_ms)
+        self.engine.now_ms = self.model.now_ms = until_ms
+        self.history.append(f"it is {until_ms - START_MS}")
+
     def tick(self, due_ms: int, what: Task | Run) -> None:
         """The next clock strikes. The engine may keep earlier moments: at those nothing may change."""
         self._strike_early(due_ms)
@@ -138,8 +144,12 @@ class Pair:
     def compare_all(self) -> None:
         self._learn()
         engine = [self._engine_run(workflow) for workflow in self.engine.workflows]
-        model = [_model_run(run) for run in self.model.runs]
+        model = self.model_runs()
         agree({run["id"]: run for run in engine}, {run["id"]: run for run in model})
+
+    def model_runs(self) -> list[dict[str, Any]]:
+        """What the interpreter shows, which is what the engine shows."""
+        return [_model_run(run) for run in self.model.runs]
 
     def _engine_run(self, workflow: str) -> dict[str, Any]:
         header = self.engine.header(workflow)
