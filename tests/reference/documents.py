@@ -43,8 +43,8 @@ class Shape:
     children: list[Node] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     """References made so far, which later expressions may read."""
-    clocks: bool = True
-    """Tasks may time out."""
+    failing: bool = True
+    """Tasks may time out, scripts may throw."""
 
     def name(self, prefix: str) -> str:
         self.names += 1
@@ -52,15 +52,15 @@ class Shape:
 
 
 @st.composite
-def cases(draw: Draw, kinds: tuple[str, ...], depth: int = 2, clocks: bool = True) -> Any:
+def cases(draw: Draw, kinds: tuple[str, ...], depth: int = 2, failing: bool = True) -> Any:
     """(document, its children, task definitions)."""
-    shape = Shape(kinds=kinds, clocks=clocks)
+    shape = Shape(kinds=kinds, failing=failing)
     tasks = _chain(draw, shape, depth)
     document: Node = {"name": "flow", "version": 1, "schemaVersion": 2, "tasks": tasks}
     if draw(st.booleans()):
         last = shape.seen[-1]
         document["outputParameters"] = {"last": f"${{{last}.output}}", "status": "${workflow.status}"}
-    if clocks and draw(st.integers(0, 5)) == 5:
+    if failing and draw(st.integers(0, 5)) == 5:
         document |= {"timeoutSeconds": draw(st.integers(1, 90)), "timeoutPolicy": "TIME_OUT_WF"}
     return document, shape.children, shape.policies
 
@@ -120,7 +120,7 @@ def _policy(draw: Draw, shape: Shape, name: str) -> Node:
     if draw(st.booleans()):
         policy["inputTemplate"] = {"a": "default", "c": "${workflow.input.n}"}
     shape.policies[name] = policy
-    if not shape.clocks:
+    if not shape.failing:
         return {}
     policy["responseTimeoutSeconds"] = draw(st.sampled_from((20, 5)))
     policy["timeoutPolicy"] = draw(st.sampled_from(("RETRY", "TIME_OUT_WF", "ALERT_ONLY")))
@@ -142,7 +142,8 @@ def _leaf(draw: Draw, shape: Shape, kind: str) -> Node:
     if kind == "simple":
         return _simple(draw, shape)
     if kind == "inline":
-        script = draw(st.sampled_from(("$.n", "({value: $.n})", "$.n > 1", "$.gone.x")))
+        scripts = ("$.n", "({value: $.n})", "$.n > 1", "$.gone.x")
+        script = draw(st.sampled_from(scripts if shape.failing else scripts[:-1]))
         inputs = {"expression": script, "evaluatorType": "javascript", "n": "${workflow.input.n}"}
         return _node(shape, "INLINE", "i", inputs, **_flags(draw))
     if kind == "variable":
@@ -249,7 +250,7 @@ def _loop(draw: Draw, shape: Shape, kind: str, depth: int) -> Node:
 
 def _child(draw: Draw, shape: Shape, depth: int) -> Node:
     name = shape.name("child")
-    inner = Shape(kinds=shape.kinds, width=shape.width, names=shape.names, clocks=shape.clocks)
+    inner = Shape(kinds=shape.kinds, width=shape.width, names=shape.names, failing=shape.failing)
     tasks = _chain(draw, inner, depth)
     shape.names = inner.names
     shape.policies |= inner.policies
@@ -269,7 +270,7 @@ def _same(draw: Draw, shape: Shape) -> list[Node]:
     inputs: Node = {"forkTaskInputs": data[: draw(st.integers(0, 3))]}
     if "child" in shape.kinds and draw(st.booleans()):
         name = shape.name("forked")
-        inner = _simple(draw, Shape(names=shape.names + 1, policies=shape.policies, clocks=shape.clocks))
+        inner = _simple(draw, Shape(names=shape.names + 1, policies=shape.policies, failing=shape.failing))
         shape.names += 2
         shape.children.append({"name": name, "version": 1, "schemaVersion": 2, "tasks": [inner]})
         inputs["forkTaskWorkflow"] = name

@@ -252,7 +252,7 @@ class Run:
 
     def _advance(self, chain: Chain) -> None:
         for condition in chain:
-            if condition is None:
+            if condition is None or condition():
                 self.queue.append(chain)
             else:
                 self.blocked.append((condition, chain))
