@@ -136,8 +136,8 @@ def make_taken(seq: int, session_id: str, *, size: int = 9, delivery: int = 1, l
     )
 
 
-def took(*rows: Taken, limited: bool = False) -> Take:
-    return Take(list(rows), limited)
+def took(*rows: Taken, limited: str | None = None, opens_ms: int = 0) -> Take:
+    return Take(list(rows), limited, opens_ms)
 
 
 def results(*tokens: bytes, output: bytes = b"{}") -> wire.ConnectRequest:
@@ -197,6 +197,8 @@ class Neighbours:
 
     def answers_wait_at(self, epoch: int) -> None:
         self.hinted.append((epoch, ""))
+
+    def workflow_slots_changed(self) -> None: ...
 
     def deadline(self, due_ms: int) -> None:
         self.deadlines.append(due_ms)

@@ -19,6 +19,7 @@ from maestoso.metadata.v1 import metadata_service_pb2
 from maestoso.metadata.v1.metadata_service_pb2_grpc import MetadataServiceStub
 from maestoso.task.v1.task_service_pb2_grpc import TaskServiceServicer
 from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
+from maestoso.workflow.v1.bulk_service_pb2_grpc import BulkServiceStub
 from maestoso.workflow.v1.workflow_service_pb2_grpc import WorkflowServiceStub
 from maestoso_server.clock import ManualClock
 from maestoso_server.config import Config
@@ -30,13 +31,18 @@ from maestoso_server.scripting.pool import Evaluators
 from maestoso_server.services import registration, security
 from maestoso_server.services.admin_service import AdminService
 from maestoso_server.services.audit import Audit
+from maestoso_server.services.bulk import BulkRunner, Filters
+from maestoso_server.services.bulk_service import BulkService
 from maestoso_server.services.documents import Judge
 from maestoso_server.services.interceptors import Gate
 from maestoso_server.services.limits import Limits
+from maestoso_server.services.masking import Masks
 from maestoso_server.services.metadata_service import MetadataService
 from maestoso_server.services.namespaces import Namespaces
+from maestoso_server.services.operations import Operations
 from maestoso_server.services.refusals import ERROR_TRAILER
 from maestoso_server.services.security import Authenticator, Grants
+from maestoso_server.services.trials import Trials
 from maestoso_server.services.watches import Watches
 from maestoso_server.services.workflow_service import WorkflowService
 from maestoso_server.store import nodes
@@ -46,6 +52,7 @@ from maestoso_server.telemetry import Metrics
 if TYPE_CHECKING:
     from maestoso.admin.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
     from maestoso.metadata.v1.metadata_service_pb2_grpc import MetadataServiceAsyncStub
+    from maestoso.workflow.v1.bulk_service_pb2_grpc import BulkServiceAsyncStub
     from maestoso.workflow.v1.workflow_service_pb2_grpc import WorkflowServiceAsyncStub
 
 DEADLINE_S = 10
@@ -62,6 +69,9 @@ class Served:
     executor: Executor
     watches: Watches
     epoch: int
+    bulk: BulkRunner
+    """Not running: a test runs it."""
+    metrics: Metrics
 
     @property
     def metadata(self) -> MetadataServiceAsyncStub:
@@ -70,6 +80,10 @@ class Served:
     @property
     def workflows(self) -> WorkflowServiceAsyncStub:
         return cast("WorkflowServiceAsyncStub", WorkflowServiceStub(self.channel))
+
+    @property
+    def bulks(self) -> BulkServiceAsyncStub:
+        return cast("BulkServiceAsyncStub", BulkServiceStub(self.channel))
 
     @property
     def admin(self) -> AdminServiceAsyncStub:
@@ -119,6 +133,7 @@ async def serve(
         evaluators = Evaluators(processes=1)
         stack.push_async_callback(evaluators.stop)
         epoch = await node(database, clock)
+        metrics = Metrics(CollectorRegistry())
         plans = Plans(database=database, clock=clock)
         executor = Executor(
             database=database,
@@ -130,6 +145,18 @@ async def serve(
         )
         starter = Starter(executor=executor, plans=plans, database=database, clock=clock)
         watches = Watches(executor=executor, database=database, clock=clock)
+        operations = Operations(
+            executor=executor, plans=plans, database=database, clock=clock, watches=watches
+        )
+        selection = Filters()
+        bulk = BulkRunner(
+            operations=operations,
+            selection=selection,
+            database=database,
+            clock=clock,
+            epoch=lambda: epoch,
+            metrics=metrics,
+        )
         judge = Judge(database=database, evaluators=evaluators)
         limits = Limits.of(config)
         gate = Gate(
@@ -138,27 +165,29 @@ async def serve(
             namespaces=Namespaces(database),
             audit=Audit(database=database, clock=clock),
             clock=clock,
-            metrics=Metrics(CollectorRegistry()),
+            metrics=metrics,
         )
         health = registration.Health()
         server = registration.make_server(config, gate)
+        masks = Masks(plans=plans, authorizer=Grants())
         registration.offer(
             server,
             health,
             metadata=MetadataService(plans=plans, judge=judge, database=database, clock=clock, limits=limits),
             workflow=WorkflowService(
-                executor=executor,
                 starter=starter,
-                plans=plans,
+                operations=operations,
+                trials=Trials(plans=plans, evaluators=evaluators, clock=clock),
                 judge=judge,
                 database=database,
-                clock=clock,
                 watches=watches,
                 limits=limits,
+                masks=masks,
             ),
+            bulk=BulkService(runner=bulk, selection=selection, database=database, clock=clock, limits=limits),
             # A node without workers: the generated base answers UNIMPLEMENTED.
             task=TaskServiceServicer(),  # type: ignore[abstract]
-            admin=AdminService(database=database, clock=clock),
+            admin=AdminService(database=database, clock=clock, masks=masks),
         )
         credentials = security.server_credentials(config)
         port = (
@@ -170,7 +199,7 @@ async def serve(
         await health.set(serving=True)
         stack.push_async_callback(server.stop, None)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
-        yield Served(port, channel, database, clock, executor, watches, epoch)
+        yield Served(port, channel, database, clock, executor, watches, epoch, bulk, metrics)
 
 
 async def node(database: Database, clock: ManualClock, name: str = "node-1") -> int:

@@ -18,7 +18,7 @@ SERVER = ROOT / "server" / "maestoso_server"
 SDK = ROOT / "sdk" / "python" / "maestoso"
 
 FLOORS = {
-    **dict.fromkeys(("errors", "config", "telemetry", "payload", "ids", "clock", "embedded"), 0),
+    **dict.fromkeys(("errors", "config", "telemetry", "payload", "ids", "clock", "embedded", "vault"), 0),
     "json_text": 0.5,  # reads JSON with its place in mind, and refuses it in the words of `errors`
     "definitions": 1,
     "engine": 2,

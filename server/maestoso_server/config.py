@@ -71,6 +71,15 @@ class Config:
     tls_key: str = _setting("", "", "PEM file of the server's key.")
     tls_client_ca: str = _setting("", "", "PEM file of the authority whose client certificates are required.")
 
+    # What definitions may read
+    secrets_dir: str = _setting(
+        "",
+        "",
+        "Directory with a file for each secret (a mounted Kubernetes Secret); files in a folder named like a "
+        "namespace are that namespace's. Variables MAESTOSO_SECRET_NAME (CONDUCTOR_SECRET_NAME) are secrets "
+        "too, MAESTOSO_ENV_NAME (CONDUCTOR_ENV_NAME) what `${workflow.env.NAME}` reads.",
+    )
+
     # How it runs
     log_level: str = _setting(
         "info",
@@ -104,7 +113,10 @@ class Config:
 
     # Scripts
     evaluators: int = _setting(
-        2, "processes", "Processes that run scripts (JavaScript, jq): a script never runs in the server."
+        2,
+        "processes",
+        "Processes that run quick scripts (JavaScript, jq), beside one for slow ones and two for Python: "
+        "a script never runs in the server.",
     )
     script_timeout_ms: int = _setting(
         4_000, "ms", "A script that computes longer fails its task; Conductor's default."

@@ -69,8 +69,7 @@ def check_object(raw: bytes, *, field: str, limit: int | None = None) -> Json:
 
 def parse(raw: bytes) -> Json:
     """The JSON value in `raw`. Raises JsonFault with the place of the first fault."""
-    if raw.startswith(_BOM):
-        raw = raw[len(_BOM) :]
+    raw = without_mark(raw)
     try:
         value = decode(raw)
         if encode(value) != raw:
@@ -80,6 +79,11 @@ def parse(raw: bytes) -> Json:
     if raw.count(b"{") + raw.count(b"[") > DEPTH_MAX and _depth(value) > DEPTH_MAX:
         raise _fault(raw)
     return Json.parsed(raw, value)
+
+
+def without_mark(raw: bytes) -> bytes:
+    """The text without the byte order mark that some editors put before it."""
+    return raw.removeprefix(_BOM)
 
 
 def places(raw: bytes, paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:

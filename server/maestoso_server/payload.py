@@ -12,8 +12,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
+
+def _plain(value: Any) -> str:
+    """Texts of a kind of their own are written as texts."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
 decode = msgspec.json.Decoder().decode
-encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder(enc_hook=_plain).encode
 DecodeError = msgspec.DecodeError
 
 Record = msgspec.Struct
@@ -67,6 +75,14 @@ class Json:
         if self._value is _UNPARSED:
             self._value = decode(self._raw or b"null")
         return self._value
+
+    @property
+    def is_parsed(self) -> bool:
+        return self._value is not _UNPARSED
+
+    def parse(self, value: Any) -> None:
+        """Keep what the text means, by one who has parsed it."""
+        self._value = value
 
     def forget(self) -> None:
         """Keep the bytes only: what a cache of many workflows should hold."""

@@ -27,6 +27,7 @@ from .dispatch.dispatcher import Dispatcher
 from .dispatch.loops import Loops
 from .dispatch.node import Identity
 from .dispatch.polling import Polling
+from .dispatch.retention import Retention
 from .dispatch.streams import Streams
 from .executor.answers import Answers
 from .executor.executor import Executor
@@ -38,18 +39,24 @@ from .scripting.pool import Evaluators
 from .services import registration, security
 from .services.admin_service import AdminService
 from .services.audit import Audit
+from .services.bulk import BulkRunner, Filters, Selection
+from .services.bulk_service import BulkService
 from .services.documents import Judge
 from .services.interceptors import Gate
 from .services.limits import Limits
+from .services.masking import Masks
 from .services.metadata_service import MetadataService
 from .services.namespaces import Namespaces
+from .services.operations import Operations
 from .services.task_service import TaskService
+from .services.trials import Trials
 from .services.watches import Watches
 from .services.workflow_service import WorkflowService
 from .store import queue
 from .store.database import Database, Faults
 from .store.migrate import check_schema
 from .telemetry import Metrics, make_tracer
+from .vault import ProcessVault
 
 log = logging.getLogger("maestoso.server")
 
@@ -123,7 +130,7 @@ class Server:
         started.push_async_callback(core.cluster.node.stop)
         background = Background(self.failed)
         started.push_async_callback(background.stop)
-        for part in (core.cluster, core.loops, core.watches):
+        for part in (core.cluster, core.loops, core.watches, core.retention, core.bulk):
             background.run(part.run(), type(part).__name__)
 
         http_server.start()
@@ -198,14 +205,17 @@ class Server:
             on_drain=self._on_drain,
         )
         epoch = cluster.epoch
-        dispatcher = Dispatcher(clock=clock, outside=cluster, max_payload_bytes=config.max_payload_bytes)
+        vault = ProcessVault(os.environ, config.secrets_dir)
+        dispatcher = Dispatcher(
+            clock=clock, outside=cluster, max_payload_bytes=config.max_payload_bytes, vault=vault
+        )
         dispatcher.on_redelivered = self._on_redelivered
-        plans = Plans(database=database, clock=clock)
+        plans = Plans(database=database, clock=clock, environment=vault.environment)
         executor = Executor(
             database=database,
             clock=clock,
             plans=plans,
-            answers=Answers(database=database, clock=clock, evaluators=evaluators, plans=plans),
+            answers=Answers(database=database, clock=clock, evaluators=evaluators, plans=plans, vault=vault),
             placement=dispatcher,
             epoch=epoch,
             metrics=self.metrics,
@@ -232,6 +242,11 @@ class Server:
             max_message_bytes=config.max_message_bytes,
             max_payload_bytes=config.max_payload_bytes,
         )
+        watches = Watches(executor=executor, database=database, clock=clock)
+        operations = Operations(
+            executor=executor, plans=plans, database=database, clock=clock, watches=watches
+        )
+        selection = Filters()
         cluster.join(executor=executor, dispatcher=dispatcher, streams=streams, polling=polling)
         return Core(
             database=database,
@@ -242,26 +257,42 @@ class Server:
             polling=polling,
             loops=loops,
             cluster=cluster,
-            watches=Watches(executor=executor, database=database, clock=clock),
+            watches=watches,
+            retention=Retention(database=database, clock=clock),
+            operations=operations,
+            evaluators=evaluators,
+            selection=selection,
+            bulk=BulkRunner(
+                operations=operations,
+                selection=selection,
+                database=database,
+                clock=clock,
+                epoch=epoch,
+                metrics=self.metrics,
+            ),
         )
 
     def _offer(self, server: grpc.aio.Server, core: Core, judge: Judge) -> None:
         """Register the services."""
         database, plans, clock = core.database, core.plans, self.clock
         limits = Limits.of(self.config)
+        masks = Masks(plans=plans, authorizer=security.Grants())
         registration.offer(
             server,
             self._health,
             metadata=MetadataService(plans=plans, judge=judge, database=database, clock=clock, limits=limits),
             workflow=WorkflowService(
-                executor=core.executor,
                 starter=Starter(executor=core.executor, plans=plans, database=database, clock=clock),
-                plans=plans,
+                operations=core.operations,
+                trials=Trials(plans=plans, evaluators=core.evaluators, clock=clock),
                 judge=judge,
                 database=database,
-                clock=clock,
                 watches=core.watches,
                 limits=limits,
+                masks=masks,
+            ),
+            bulk=BulkService(
+                runner=core.bulk, selection=core.selection, database=database, clock=clock, limits=limits
             ),
             task=TaskService(
                 dispatcher=core.dispatcher,
@@ -273,8 +304,9 @@ class Server:
                 epoch=core.cluster.epoch,
                 limits=limits,
                 metrics=self.metrics,
+                masks=masks,
             ),
-            admin=AdminService(database=database, clock=clock),
+            admin=AdminService(database=database, clock=clock, masks=masks),
         )
 
     def _identity(self) -> Identity:
@@ -322,6 +354,11 @@ class Core:
     loops: Loops
     cluster: Cluster
     watches: Watches
+    retention: Retention
+    operations: Operations
+    evaluators: Evaluators
+    selection: Selection
+    bulk: BulkRunner
 
     def move_workers(self, drain_ms: int) -> int:
         """Send all workers elsewhere; returns how long, in ms, to wait for them. Where there is no other

@@ -170,9 +170,21 @@ class Metrics:
             "maestoso_outcomes_total", "Ended workflows and tasks, by status.", ("of", "status")
         )
         """of: workflow, task. status: Conductor's name."""
+        self.events = self._counter("maestoso_events_total", "Events that workflows have told.")
+        self.cache_hits = self._counter(
+            "maestoso_cache_hits_total", "Tasks completed with the output of an earlier one."
+        )
+        self.alerts = self._counter(
+            "maestoso_alerts_total", "Clocks under ALERT_ONLY that have run out.", ("of", "clock")
+        )
+        """of: workflow, task. clock: execution, poll, total. Once an attempt."""
         self.rpc_seconds = self._histogram(
             "maestoso_rpc_seconds", "Unary calls, by method and gRPC code.", _FAST, ("method", "code")
         )
+        self.bulk_items = self._counter(
+            "maestoso_bulk_items_total", "Items of bulk operations that ended.", ("action", "outcome")
+        )
+        """action: pause, resume, ... outcome: succeeded, failed."""
         self.degraded = self._gauge("maestoso_degraded", "1 while this node cannot reach the database.")
 
     def _histogram(

@@ -26,6 +26,9 @@ def faults(raw: bytes) -> list[tuple[str, str]]:
     return [(fault.path, fault.message) for fault in parse_workflow(raw).faults]
 
 
+KEYED = {"name": "c", "idempotencyKey": "k"}
+
+
 def warnings(raw: bytes) -> list[tuple[str, str]]:
     parsed = parse_workflow(raw)
     assert parsed.faults == ()
@@ -181,6 +184,26 @@ def test_a_byte_order_mark_is_not_part_of_the_document() -> None:
             "subWorkflowParam field is required for taskType: SUB_WORKFLOW taskName: n",
         ),
         (
+            workflow(node("SUB_WORKFLOW", subWorkflowParam={**KEYED, "idempotencyStrategy": "SHARE"})),
+            "tasks[0].subWorkflowParam.idempotencyStrategy",
+            "idempotencyStrategy is no strategy: 'SHARE'. Use FAIL, RETURN_EXISTING, FAIL_ON_RUNNING",
+        ),
+        (
+            workflow(node("SUB_WORKFLOW", subWorkflowParam={**KEYED, "idempotencyKey": "k" * 256})),
+            "tasks[0].subWorkflowParam.idempotencyKey",
+            "idempotencyKey has 256 characters; at most 255 are accepted",
+        ),
+        (
+            workflow(
+                node(
+                    "START_WORKFLOW",
+                    inputParameters={"startWorkflow": {**KEYED, "idempotencyStrategy": "fail"}},
+                )
+            ),
+            "tasks[0].inputParameters.startWorkflow.idempotencyStrategy",
+            "idempotencyStrategy is no strategy: 'fail'. Use FAIL, RETURN_EXISTING, FAIL_ON_RUNNING",
+        ),
+        (
             workflow(node("JSON_JQ_TRANSFORM")),
             "tasks[0].inputParameters.queryExpression",
             "inputParameters.queryExpression field is required for taskType: JSON_JQ_TRANSFORM taskName: n",
@@ -266,8 +289,8 @@ def test_a_document_that_cannot_work_is_refused(raw: bytes, path: str, message: 
             "No evaluator registered for type: cobol",
         ),
         (
-            workflow(node("INLINE", inputParameters={"evaluatorType": "python", "expression": "1"})),
-            "Unknown evaluator",
+            workflow(node("INLINE", inputParameters={"evaluatorType": "ruby", "expression": "1"})),
+            "Unknown evaluator 'ruby' in INLINE task.",
         ),
     ],
 )
@@ -302,6 +325,23 @@ def test_a_document_that_can_work_is_accepted_without_a_word(raw: bytes) -> None
     assert warnings(raw) == []
 
 
+@pytest.mark.parametrize("strategy", ["FAIL", "RETURN_EXISTING", "FAIL_ON_RUNNING", "${workflow.input.how}"])
+def test_keys_of_children_have_their_effect(strategy: str) -> None:
+    keyed = {**KEYED, "idempotencyStrategy": strategy}
+    nodes = (
+        node("SUB_WORKFLOW", subWorkflowParam=keyed),
+        node("START_WORKFLOW", taskReferenceName="s", inputParameters={"startWorkflow": keyed}),
+    )
+    parsed = parse_workflow(workflow(*nodes))
+    assert (parsed.faults, parsed.warnings) == ((), ())
+
+
+def test_a_strategy_without_a_key_is_warned_of() -> None:
+    lone = node("SUB_WORKFLOW", subWorkflowParam={"name": "c", "idempotencyStrategy": "FAIL"})
+    place = "tasks[0].subWorkflowParam.idempotencyStrategy"
+    assert warnings(workflow(lone)) == [(place, "without an idempotencyKey it has no effect")]
+
+
 @pytest.mark.parametrize(
     ("raw", "path", "part"),
     [
@@ -316,7 +356,6 @@ def test_a_document_that_can_work_is_accepted_without_a_word(raw: bytes) -> None
         ),
         (workflow({**SIMPLE, "joinOn": ["a"]}), "tasks[0].joinOn", "SIMPLE does not read it"),
         (workflow({**SIMPLE, "rateLimited": True}), "tasks[0].rateLimited", "nothing acts on this field"),
-        (workflow(maskedFields=["a"]), "maskedFields", "nothing acts on this field"),
         (
             workflow({**SIMPLE, "onStateChange": {"onSCHEDULED": [{"type": "x", "y": 1}]}}),
             "tasks[0].onStateChange.onSCHEDULED[0].y",

@@ -317,13 +317,13 @@ def test_a_limited_type_is_taken_with_its_lock_and_waits_for_a_free_slot(desk: D
     desk.dispatcher.rows_wait(NAMESPACE, "work")
     plain = desk.dispatcher.next_take()
     assert plain is not None
-    assert not plain.limited
-    desk.dispatcher.took(plain, took(limited=True))
+    assert plain.limited is None
+    desk.dispatcher.took(plain, took(limited="work"))
 
     locked = desk.dispatcher.next_take()
     assert locked is not None
-    assert locked.limited
-    desk.dispatcher.took(locked, took(make_taken(1, "s-1", limit=1), limited=True))
+    assert locked.limited == "work"
+    desk.dispatcher.took(locked, took(make_taken(1, "s-1", limit=1), limited="work"))
     assert desk.dispatcher.next_take() is None
 
     desk.dispatcher.frames(session)
@@ -334,7 +334,7 @@ def test_a_limited_type_is_taken_with_its_lock_and_waits_for_a_free_slot(desk: D
 
     freed = desk.dispatcher.next_take()
     assert freed is not None
-    assert freed.limited
+    assert freed.limited == "work"
     assert desk.outside.waits == [(NAMESPACE, "work")]
 
 

@@ -17,22 +17,35 @@ from typing import Any
 import _quickjs
 import jq
 
+from maestoso_server.definitions.keys import KeyPolicy
 from maestoso_server.definitions.models import WorkflowDefinition
-from maestoso_server.engine import messages, needs
+from maestoso_server.engine import keys, messages, needs
 from maestoso_server.engine.cursor import continues
 from maestoso_server.engine.decide import ROWS_MAX, decide
-from maestoso_server.engine.decision import Decision, Message, MessageKind, Outcome, Verdict
+from maestoso_server.engine.decision import (
+    CacheWrite,
+    Decision,
+    Message,
+    MessageKind,
+    Outcome,
+    Publication,
+    Verdict,
+)
 from maestoso_server.engine.events import (
     ChildEnded,
+    ChildPlaced,
     DeliveryDue,
     Due,
     Event,
+    Follow,
     QueueFacts,
     Result,
     Start,
+    Upgrade,
     WorkerLost,
 )
 from maestoso_server.engine.names import shown_reference
+from maestoso_server.engine.operators.joins import is_ahead
 from maestoso_server.engine.plan import Plan, compile
 from maestoso_server.engine.rows import REVIVED
 from maestoso_server.engine.state import Header, Path, TaskRow, TaskStatus, View, WorkflowStatus
@@ -86,6 +99,11 @@ class World:
         """Workflow ids, one for each decision that ended one."""
         self.needs_asked: list[needs.Need] = []
         self.most_rows = 0
+        self.published: list[tuple[str, Publication]] = []
+        """(workflow, event), in the order of the commits."""
+        self.cache: dict[tuple[str, str], CacheWrite] = {}
+        self.keys: dict[str, str] = {}
+        """Idempotency key -> the workflow that holds it."""
         self._ids = 0
         self._message_ids = 0
 
@@ -109,6 +127,9 @@ class World:
                 **header,
             )
         )
+        key = self.header(workflow_id).idempotency_key
+        if key is not None:
+            self.keys[key] = workflow_id
         self.happen(workflow_id, Start(now_ms=self.now_ms))
         return workflow_id
 
@@ -123,13 +144,39 @@ class World:
         while self.inbox:
             number, message = self.inbox.popleft()
             body = message.body.raw
-            if message.kind == MessageKind.CHILD_START and message.workflow_id not in self.workflows:
-                header = messages.child_header(message.workflow_id, body, self.now_ms)
-                self.workflows[message.workflow_id] = Stored(header)
             event = messages.decode(message.kind, body, now_ms=self.now_ms, seed=number)
+            if message.workflow_id not in self.workflows and not self._is_born(message, event):
+                continue
             (outcome,) = self._decide(message.workflow_id, [event])
             if outcome.verdict == Verdict.BEHIND:
                 self.inbox.append((number, message))
+
+    def _is_born(self, message: Message, event: Event) -> bool:
+        """Whether the message begins its workflow; else whoever waits for it is answered."""
+        if isinstance(event, Follow):
+            self._send(keys.follower_lost(event, message.workflow_id))
+        if not isinstance(event, Start):
+            return False
+        header = messages.child_header(message.workflow_id, message.body.raw, self.now_ms)
+        key = header.idempotency_key
+        holder = self.keys.get(key) if key is not None else None
+        stored = self.workflows.get(holder) if holder is not None else None
+        ended = stored is None or stored.header.status.terminal
+        if holder is not None and not (ended and event.key_policy is KeyPolicy.FAIL_ON_RUNNING):
+            self._send(keys.reply(event, header, holder, waits=holder in self._line(event.asked_by)))
+            return False
+        if key is not None:
+            self.keys[key] = header.id
+        self.workflows[header.id] = Stored(header)
+        return True
+
+    def _line(self, workflow_id: str) -> list[str]:
+        parent = self.header(workflow_id).parent_id
+        return [workflow_id, *(self._line(parent) if parent else [])]
+
+    def _send(self, message: Message) -> None:
+        self._message_ids += 1
+        self.inbox.append((self._message_ids, message))
 
     def result(
         self,
@@ -141,6 +188,17 @@ class World:
     ) -> Outcome:
         """A worker's result for the open row that users call so."""
         return self.report(workflow_id, self.row(workflow_id, reference).seq, output, status, **more)
+
+    def upgrade(self, workflow_id: str, document: dict[str, Any], *, dry_run: bool = False) -> Outcome:
+        """Have a workflow go on under another document."""
+        event = Upgrade(
+            now_ms=self.now_ms,
+            snapshot_id=self._snapshot(document),
+            name=document["name"],
+            version=document["version"],
+            dry_run=dry_run,
+        )
+        return self.happen(workflow_id, event)[0]
 
     def report(
         self,
@@ -265,7 +323,7 @@ class World:
             return stored.view
         view = View(stored.header.copy())
         for event in events:
-            named = isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded)
+            named = isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded | ChildPlaced)
             if named and event.seq in stored.rows:
                 view.add(stored.rows[event.seq].copy())
         return view
@@ -278,8 +336,12 @@ class World:
         self.most_rows = max(self.most_rows, rows)
         if not decision.changed:
             assert not (rows or decision.messages or decision.births or decision.deleted)
+            assert not (decision.published or decision.cached)
             return
         assert decision.header.revision == stored.header.revision + 1
+        for seq in decision.aside:
+            left = stored.rows[seq]
+            stored.keys.discard((left.generation, left.reference, left.path, left.attempt))
         for row in decision.inserted:
             assert row.seq not in stored.rows
             key = (row.generation, row.reference, row.path, row.attempt)
@@ -288,6 +350,7 @@ class World:
             stored.rows[row.seq] = stored_row(row)
         for row in decision.updated:
             assert row.seq in stored.rows
+            assert (row.seq in decision.aside) == (row.generation != stored.rows[row.seq].generation)
             stored.rows[row.seq] = stored_row(row)
         for seq in decision.deleted:
             del stored.rows[seq]
@@ -309,6 +372,8 @@ class World:
                 stored.parked[self._message_ids] = message.body
             else:
                 self.inbox.append((self._message_ids, message))
+        self.published.extend((stored.header.id, event) for event in decision.published)
+        self.cache.update(((write.name, write.key), write) for write in decision.cached)
         for seq, script in decision.scripts.items():
             self.late_script(stored.header.id, seq, script)
         if len(stored.rows) < WATCHED_MAX or self.decisions % 50 == 0:
@@ -340,22 +405,32 @@ class World:
                 assert not stored.rows[seq].status.terminal, f"row {seq} has ended and a deadline at {due_ms}"
         if stored.header.status == WorkflowStatus.RUNNING and not continues(stored.header):
             for row in is_open:
-                self._check_counters(row, rows)
+                self._check_counters(row, rows, self.plans[stored.header.snapshot_id])
         if stored.header.status.terminal and not continues(stored.header):
             assert not is_open, "an ended workflow has open rows"
 
-    def _check_counters(self, container: TaskRow, rows: list[TaskRow]) -> None:
+    def _check_counters(self, container: TaskRow, rows: list[TaskRow], plan: Plan) -> None:
         """A container's counters equal a recount."""
         state = container.state or {}
         if container.type == "JOIN":
-            done = {row.reference for row in rows if row.path == container.path and row.status.terminal}
+            here = [row for row in rows if row.path == container.path and not is_ahead(row)]
+            done = {row.reference for row in here if row.status.terminal}
             still = {row.reference for row in rows if row.path == container.path and not row.status.terminal}
-            waited = [name for name in container.input.value["joinOn"] if name not in done - still]
+            node = plan.nodes.get(container.reference)
+            listed = container.input.value["joinOn"]
+            if node is not None and node.join_on and all(name in plan.nodes for name in listed):
+                listed = node.awaited
+            gone = (done - still) | unreached(plan, container, rows)
+            waited = [name for name in listed if name not in gone]
             assert state["waiting"] == len(waited), f"{container.reference} waits for {waited}: {state}"
         elif container.type == "DO_WHILE" and not state.get("evaluating"):
             path = (*container.path, state["turn"])
-            running = [row for row in inside(rows, container.seq) if not row.status.terminal]
+            running = [row for row in held(rows, container.seq) if not row.status.terminal]
             live = [row for row in running if row.path == path or _is_revived(row, path)]
+            assert state["live"] == len(live), f"{container.reference} has {len(live)} chains: {state}"
+        elif container.type == "TRY":
+            running = [row for row in held(rows, container.seq) if not row.status.terminal]
+            live = [row for row in running if row.path == container.path]
             assert state["live"] == len(live), f"{container.reference} has {len(live)} chains: {state}"
 
     def late_script(self, workflow_id: str, seq: int, script: needs.Script) -> None:
@@ -380,6 +455,8 @@ class World:
     def _answer(self, stored: Stored, need: needs.Need) -> Any:
         if isinstance(need, needs.Script):
             return needs.ScriptAnswer(slow=True) if self.slow_scripts else evaluate(need)
+        if isinstance(need, needs.Redact):
+            return None
         if isinstance(need, needs.Child):
             return self._child(need)
         if isinstance(need, needs.Definition):
@@ -389,9 +466,13 @@ class World:
         if isinstance(need, needs.ParkedSignals):
             found = [(number, body.value) for number, body in sorted(stored.parked.items())]
             return [(number, body) for number, body in found if body["reference"] == need.reference]
+        if isinstance(need, needs.CachedOutput):
+            kept = self.cache.get((need.name, need.key))
+            return kept.output if kept is not None and kept.expires_ms > need.now_ms else None
         if isinstance(need, needs.Demand):
             return self.live_queues & set(need.queues)
-        assert self.partial, f"a whole view was asked for {need}"
+        compiled_anew = isinstance(need, needs.Fragment)  # a whole view forgets branches with an upgrade
+        assert self.partial or compiled_anew, f"a whole view was asked for {need}"
         return self._row_answer(stored, need)
 
     def _row_answer(self, stored: Stored, need: needs.Need) -> Any:
@@ -407,6 +488,8 @@ class World:
         if isinstance(need, needs.OpenRows):
             found = [row for row in rows if not row.status.terminal and row.seq > need.after]
             return [row.copy() for row in found[: need.limit]]
+        if isinstance(need, needs.RowsAfter):
+            return [row.copy() for row in rows if row.seq > need.after][: need.limit]
         if isinstance(need, needs.FailedRows):
             failed = (
                 TaskStatus.FAILED,
@@ -415,6 +498,22 @@ class World:
                 TaskStatus.CANCELED,
             )
             found = [r for r in rows if r.status in failed and not r.superseded and r.seq > need.after]
+            return [row.copy() for row in found[: need.limit]]
+        if isinstance(need, needs.OpenInside):
+            found = [r for r in inside(rows, need.scope) if not r.status.terminal and r.seq > need.after]
+            return [row.copy() for row in found[: need.limit]]
+        if isinstance(need, needs.Compensable):
+            before = need.before_ms, need.before_seq
+            found = [
+                row
+                for row in rows
+                if row.reference in need.references
+                and starts_with(row.path, need.prefix)
+                and row.status == TaskStatus.COMPLETED
+                and not row.superseded
+                and (row.ended_ms, row.seq) < before
+            ]
+            found.sort(key=lambda row: (row.ended_ms, row.seq), reverse=True)
             return [row.copy() for row in found[: need.limit]]
         assert isinstance(need, needs.Fragment)
         return stored.fragments.get(need.seq)
@@ -473,6 +572,18 @@ def inside(rows: list[TaskRow], scope: int) -> list[TaskRow]:
     return found
 
 
+def held(rows: list[TaskRow], scope: int) -> list[TaskRow]:
+    """Rows inside a container, those left out that another TRY or compensation inside it holds."""
+    scopes = {scope}
+    found = []
+    for row in rows:
+        if row.scope in scopes:
+            if row.type not in ("TRY", "COMPENSATE"):
+                scopes.add(row.seq)
+            found.append(row)
+    return found
+
+
 def with_definitions(document: Any, tasks: dict[str, dict[str, Any]]) -> Any:
     """The document with its task definitions inside, as a snapshot has them."""
     if isinstance(document, list):
@@ -483,6 +594,47 @@ def with_definitions(document: Any, tasks: dict[str, dict[str, Any]]) -> Any:
     if "taskReferenceName" in made and made.get("name") in tasks and "taskDefinition" not in made:
         made["taskDefinition"] = tasks[made["name"]]
     return made
+
+
+def unreached(plan: Plan, join: TaskRow, rows: list[TaskRow]) -> set[str]:
+    """The tasks that a join names and that never run: a SWITCH around them chose another case, which is
+    over."""
+    ended = {row.reference: row for row in rows if row.path == join.path and row.status.terminal}
+    ran = {row.reference for row in rows if row.path == join.path}
+    found = set()
+    for name in set(join.input.value["joinOn"]) - ran:
+        node = plan.nodes.get(name)
+        if node is None:
+            continue
+        before = [ended.get(fork.reference) for fork in plan.nodes.values() if fork.next is node]
+        if any(
+            row is not None and row.type == "FORK" and row.status != TaskStatus.COMPLETED for row in before
+        ):
+            found.add(name)
+        while node.parent is not None:
+            switch = node.parent
+            row = ended.get(switch.reference)
+            if switch.cases and row is not None:
+                output = row.output.value if row.output is not None else {}
+                key = output.get("selectedCase", (output.get("caseOutput") or [None])[0])
+                chosen = switch.task.decision_cases.get(key, switch.task.default_case) if key else []
+                chain = [task.task_reference_name for task in chosen]
+                if node.reference not in chain and (not chain or is_over(plan, ended, chain[-1])):
+                    found.add(name)
+            node = switch
+    return found
+
+
+def is_over(plan: Plan, ended: dict[str, TaskRow], last: str) -> bool:
+    """Whether a chain is over that ends with this task: with it, or with the case that it chose."""
+    row, node = ended.get(last), plan.nodes[last]
+    if row is None:
+        return False
+    if not node.cases or row.output is None:
+        return True
+    key = row.output.value.get("selectedCase", (row.output.value.get("caseOutput") or [None])[0])
+    chosen = node.task.decision_cases.get(key, node.task.default_case)
+    return not chosen or is_over(plan, ended, chosen[-1].task_reference_name)
 
 
 def evaluate(need: needs.Script) -> needs.ScriptAnswer:
@@ -560,3 +712,21 @@ def inline(
 ) -> dict[str, Any]:
     given = {"evaluatorType": "javascript", "expression": expression, **(inputs or {})}
     return task("INLINE", reference, given, **more)
+
+
+def guarded(
+    reference: str,
+    body: list[dict[str, Any]],
+    *cases: dict[str, Any],
+    last: list[dict[str, Any]] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A TRY; `cases` by `catch`, `last` its finallyTasks."""
+    return task("TRY", reference, tryTasks=body, catchCases=list(cases), finallyTasks=last or [], **more)
+
+
+def catch(
+    *tasks: dict[str, Any], names: tuple[str, ...] = (), statuses: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A catch case; without names and statuses it takes everything."""
+    return {"errorNames": list(names), "statuses": list(statuses), "tasks": list(tasks)}

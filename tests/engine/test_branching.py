@@ -22,6 +22,7 @@ def test_rows_of_branching_operators_are_called_by_their_type() -> None:
     assert shown == [("s", "SWITCH"), ("f", "FORK"), ("n", "n"), ("j", "JOIN")]
 
 
+@pytest.mark.covers("K20")
 @pytest.mark.parametrize(
     ("given", "key"),
     [("a", "a"), (None, "null"), (True, "true"), (1, "1"), (1.5, "1.5"), ({"x": 1}, '{"x":1}')],
@@ -34,6 +35,7 @@ def test_the_value_is_looked_up_as_text(given: Any, key: str) -> None:
     assert world.row(workflow, "s").input.value["hasChildren"] == "true"
 
 
+@pytest.mark.covers("K20", "B40")
 @pytest.mark.parametrize(("given", "key"), [(1.0, "1"), (1, "1.0")])
 def test_whole_numbers_match_with_and_without_fraction(given: Any, key: str) -> None:
     world = World(flow(cased("${workflow.input.k}", {key: [simple("hit")]})))
@@ -49,6 +51,7 @@ def test_a_case_runs_in_order_and_then_the_flow_goes_on() -> None:
     assert world.status(workflow) == "COMPLETED"
 
 
+@pytest.mark.covers("K20")
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

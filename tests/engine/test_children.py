@@ -46,6 +46,7 @@ def test_a_childs_end_completes_its_task() -> None:
     assert world.row(workflow, "after").input.value == {"out": {"subWorkflowId": child, "x": 1}}
 
 
+@pytest.mark.covers("K25")
 @pytest.mark.parametrize(
     ("how", "row_status", "status"),
     [
@@ -62,6 +63,7 @@ def test_a_childs_failure_goes_up_with_its_reason(how: TaskStatus, row_status: s
     assert row.reason == f"Sub workflow child.3/{child} failure reason: {world.header(child).reason}"
 
 
+@pytest.mark.covers("B20")
 def test_another_attempt_has_another_child_and_a_fresh_input() -> None:
     definition = {"name": "sub", "retryCount": 1, "retryDelaySeconds": 10}
     world, workflow, child = started(parent(None, {"n": "${workflow.input.n}"}, taskDefinition=definition))

@@ -36,6 +36,7 @@ def running(world: World, workflow: str, seconds: int, seq: int = 1) -> Verdict:
     return world.happen(workflow, event)[0].verdict
 
 
+@pytest.mark.covers("B.5")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_execution_timeout(policy: str) -> None:
     world, workflow = timed(timeoutSeconds=30, timeoutPolicy=policy)
@@ -61,6 +62,8 @@ def test_execution_timeout(policy: str) -> None:
     assert (world.status(workflow), world.header(workflow).reason) == ("TIMED_OUT", expected)
 
 
+@pytest.mark.covers("B15")
+@pytest.mark.covers("B15")
 @pytest.mark.parametrize(
     ("flag", "shown"), [("optional", "COMPLETED_WITH_ERRORS"), ("permissive", "TIMED_OUT")]
 )
@@ -160,6 +163,7 @@ def test_no_attempt_is_begun_after_the_total_timeout() -> None:
     assert (world.status(workflow), world.header(workflow).reason) == ("FAILED", expected)
 
 
+@pytest.mark.covers("B.12")
 def test_a_wait_has_the_clocks_of_its_definition() -> None:
     definition = {
         "name": "w",
@@ -194,6 +198,7 @@ def test_a_start_delay_holds_the_task_back() -> None:
 # --- the workflow's own clock --------------------------------------------------------------------
 
 
+@pytest.mark.covers("B.6")
 def test_the_workflow_times_out_to_the_second() -> None:
     world = World(flow(simple("a"), timeoutSeconds=60, timeoutPolicy="TIME_OUT_WF"))
     workflow = world.start("flow")

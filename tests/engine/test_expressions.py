@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from maestoso_server.engine.expressions import (
     MISSING,
     Reference,
-    SecretUse,
     compile_template,
     resolve,
     text_of,
 )
+from maestoso_server.engine.secrets import marks
 
 INPUT: dict[str, Any] = {
     "x": 1,
@@ -48,6 +48,7 @@ def resolved(value: Any) -> Any:
     return resolve(compile_template(value), lookup)
 
 
+@pytest.mark.covers("K1", "K2", "K4")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -86,6 +87,7 @@ def test_a_whole_expression_keeps_the_type_of_its_value(text: str, expected: Any
     assert type(value) is type(expected)
 
 
+@pytest.mark.covers("K1", "K2", "B34")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -111,6 +113,7 @@ def test_anything_else_becomes_text(text: str, expected: str) -> None:
     assert resolved(text) == expected
 
 
+@pytest.mark.covers("K3", "K9")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -205,26 +208,38 @@ def test_task_id_is_filled_in_where_there_is_one_and_stays_where_there_is_none()
     assert resolve(template, with_task) == {"id": "id-1", "text": "task id-1"}
 
 
-def test_secrets_stay_placeholders_and_only_the_templates_own_are_named() -> None:
+def test_secrets_stay_placeholders_and_only_the_templates_own_are_marked() -> None:
     template = compile_template(
         {
             "auth": {"token": "Bearer ${workflow.secrets.TOKEN.value}"},
             "list": ["${workflow.secrets.A}"],
             "any": "${workflow.secrets.${workflow.input.key}}",
             "data": "${workflow.input.secret}",
+            "both": "${workflow.input.secret} and ${workflow.secrets.A}",
         }
     )
-    assert resolve(template, lookup) == {
+    value = resolve(template, lookup)
+    assert value == {
         "auth": {"token": "Bearer ${workflow.secrets.TOKEN.value}"},
         "list": ["${workflow.secrets.A}"],
         "any": "${workflow.secrets.l}",
         "data": "${workflow.secrets.OTHER}",
+        "both": "${workflow.secrets.OTHER} and ${workflow.secrets.A}",
     }
-    assert template.secrets == (
-        SecretUse(("auth", "token"), frozenset({"TOKEN"})),
-        SecretUse(("list", 0), frozenset({"A"})),
-        SecretUse(("any",), None),
-    )
+    assert template.secretive
+    assert marks(value) == [
+        [["auth", "token"], [[7, 38]]],
+        [["list", 0], [[0, 21]]],
+        [["any"], [[0, 21]]],
+        [["both"], [[30, 51]]],
+    ]
+
+
+def test_data_cannot_choose_to_read_a_secret() -> None:
+    template = compile_template({"a": "${${workflow.input.path}}"})
+    value = resolve(template, lambda _root, _attribute: {"path": "workflow.secrets.A"})
+    assert value == {"a": "${workflow.secrets.A}"}
+    assert marks(value) == []
 
 
 def test_missed_expressions_are_recorded_apart_from_null_data() -> None:

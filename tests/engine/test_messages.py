@@ -6,7 +6,23 @@ import pytest
 
 from maestoso_server.engine import messages
 from maestoso_server.engine.decision import MessageKind
-from maestoso_server.engine.events import Event, Pause, Restart, Result, Resume, Retry, Signal, Terminate
+from maestoso_server.engine.events import (
+    ChangeVariables,
+    Event,
+    Jump,
+    Keep,
+    Pause,
+    Remove,
+    Rerun,
+    Restart,
+    Result,
+    Resume,
+    Retry,
+    Signal,
+    Skip,
+    Terminate,
+    UpdateTask,
+)
 from maestoso_server.engine.names import shown_reference, split_reference
 from maestoso_server.engine.state import Header, Path, TaskStatus, WorkflowStatus
 from maestoso_server.payload import Json
@@ -33,7 +49,7 @@ def test_results(event: Result) -> None:
     "event",
     [
         Signal(reference="w", status=TaskStatus.COMPLETED, output=ODD, **NOW),
-        Signal(reference=None, status=TaskStatus.FAILED, reason="no", **NOW),
+        Signal(reference=None, status=TaskStatus.FAILED, reason="no", keep=Keep.NEVER, **NOW),
     ],
 )
 def test_signals(event: Signal) -> None:
@@ -49,6 +65,15 @@ def test_signals(event: Signal) -> None:
         Retry(resume_children=True, **NOW),
         Restart(**NOW),
         Restart(snapshot_id="s", name="n", version=3, **NOW),
+        Terminate(reason="enough", trigger_failure=True, **NOW),
+        Rerun(**NOW),
+        Rerun(seq=4, input=ODD, task_input=ODD, correlation_id="c", **NOW),
+        Skip(reference="t", input=ODD, output=ODD, **NOW),
+        Jump(reference="t", **NOW),
+        Jump(reference="t", input=ODD, **NOW),
+        ChangeVariables(variables=ODD, replace=True, **NOW),
+        UpdateTask(reference="t", status=TaskStatus.IN_PROGRESS, output=ODD, reason="no", **NOW),
+        Remove(**NOW),
     ],
 )
 def test_commands(event: Event) -> None:

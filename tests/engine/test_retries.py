@@ -88,6 +88,7 @@ def test_jitter_is_drawn_from_the_events_seed() -> None:
     assert len(delays) == 3 and all(1000 <= delay <= 6000 for delay in delays)
 
 
+@pytest.mark.covers("B.2", "B.3")
 @pytest.mark.parametrize(
     ("flags", "shown", "end"),
     [

@@ -75,6 +75,19 @@ def test_a_dynamic_task_has_the_defaults_of_the_task_it_turns_out_to_be() -> Non
     assert (world.row(workflow, "a").attempt, world.row(workflow, "a").input.value["n"]) == (1, 7)
 
 
+@pytest.mark.covers("B.4")
+def test_the_output_shows_the_input_merged_with_its_template() -> None:
+    template = {"text": "t", "list": [1, "two"], "nested": {"a": {"b": 3}}, "own": "theirs"}
+    names = (*template, "more")
+    output = {name: f"${{workflow.input.{name}}}" for name in names}
+    world = World(flow(simple("a"), inputTemplate=template, outputParameters=output))
+    workflow = world.start("flow", {"own": "mine", "nested": {"c": 4}, "more": None})
+    world.result(workflow, "a")
+    shown = world.header(workflow).output
+    assert shown is not None
+    assert shown.value == {**template, "own": "mine", "nested": {"c": 4}, "more": None}
+
+
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [

@@ -26,6 +26,7 @@ def signal(world: World, workflow: str, reference: str | None, output: Any = Non
     return world.happen(workflow, event)[0]
 
 
+@pytest.mark.covers("K31", "B36")
 @pytest.mark.parametrize(
     "inputs", [{"duration": "90 seconds"}, {"duration": "1m 30s"}, {"until": "2023-11-14 22:14:50 GMT"}]
 )
@@ -45,6 +46,7 @@ def test_a_time_in_the_past_is_over_at_once() -> None:
     assert world.shown(world.start("flow")) == ["w:COMPLETED", "after:SCHEDULED"]
 
 
+@pytest.mark.covers("K31", "B1")
 @pytest.mark.parametrize(
     ("inputs", "reason"),
     [

@@ -46,6 +46,7 @@ async def test_a_two_task_workflow_completes(engine: Engine) -> None:
     assert left["n"] == 0
 
 
+@pytest.mark.covers("K18")
 async def test_a_repeated_result_is_stale(engine: Engine) -> None:
     workflow_id = await engine.start(TWO, {"a": 1})
     result = await engine.result(workflow_id, "first")

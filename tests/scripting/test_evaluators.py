@@ -47,6 +47,19 @@ async def test_the_value_of_a_script_is_what_json_can_hold_of_it(evaluators: Eva
         "'\\u0000\\u00e9'": "\x00é",
         "JSON.stringify = () => '7'; 1": 1,
         "[1,2,3].toSorted((a, b) => b - a).at(0)": 3,
+        "[3,1].toSorted().concat([2].toReversed(), [1,2,3].findLast(n => n < 3))": [1, 3, 2, 2],
+        "Object.groupBy([1,2,3], n => n % 2 ? 'odd' : 'even')": {"odd": [1, 3], "even": [2]},
+        "`${$.s}-${$.a}`": "y-1",
+        "$['a'] ?? 'none'": 1,
+        "$.missing?.deep ?? 'none'": "none",
+        "function f() { return $.a + 1 } f();": 2,
+        "(function () { return $.a == 1; })();": True,
+        "var e = function () { return $.s; }; e()": "y",
+        "$.a > 0": True,
+        "1 / 2 + 0.5": 1,
+        "new Date(86400000)": "1970-01-02T00:00:00.000Z",
+        "Object.fromEntries(new Map([['k', 1]]))": {"k": 1},
+        "JSON.parse('{\"deep\": [1]}').deep": [1],
     }.items():
         value = await value_of(evaluators, "javascript", script, {"a": 1, "s": "y"})
         assert value == expected, script
@@ -86,6 +99,13 @@ async def test_jq_gives_the_list_of_all_that_it_emits(evaluators: Evaluators) ->
         ("javascript", "'\\ud800'", "half of a surrogate pair"),
         ("javascript", "'x'.repeat(10.5 * 1024 * 1024)", "which is too many"),
         ("javascript", "require('fs')", "require is not defined"),
+        ("javascript", "Java.type('java.lang.System')", "Java is not defined"),
+        ("javascript", "java.util.UUID.randomUUID()", "java is not defined"),
+        ("javascript", "print('x')", "print is not defined"),
+        ("javascript", "load('x.js')", "load is not defined"),
+        ("javascript", "$.list.size()", "at line 1"),
+        ("javascript", "return 1", "SyntaxError"),
+        ("jq", '.a["array"]', 'Cannot index number with string "array"'),
         ("jq", ".[", "syntax error"),
         ("jq", ".a.b", "Cannot index number"),
         ("jq", 'error("own")', "own"),
@@ -203,7 +223,7 @@ async def test_a_process_that_was_killed_is_replaced_and_costs_no_script_its_ans
     evaluators: Evaluators,
 ) -> None:
     assert await value_of(evaluators, "javascript", "1") == 1
-    process = evaluators._seats[0]._process
+    process = evaluators._native.seats[0]._process
     assert process is not None
     os.kill(process.pid, 9)
     assert await value_of(evaluators, "javascript", "2") == 2

@@ -134,6 +134,7 @@ def test_an_input_over_its_limit_is_refused_with_both_sizes() -> None:
     assert f"{LIMITS.payload_bytes:,}" in refused.value.message
 
 
+@pytest.mark.covers("B37")
 @pytest.mark.parametrize(
     "text",
     [
@@ -227,8 +228,11 @@ def test_an_output_that_is_not_there_is_not_an_empty_one() -> None:
 
 
 def test_a_signal_that_was_kept_is_told_apart() -> None:
-    assert convert.signal_outcome(Outcome(Verdict.PARKED)) == workflow_service_pb2.SIGNAL_OUTCOME_KEPT
-    assert convert.signal_outcome(Outcome(Verdict.APPLIED)) == workflow_service_pb2.SIGNAL_OUTCOME_APPLIED
+    kept = convert.signalled(WORKFLOW_ID, Outcome(Verdict.PARKED))
+    assert (kept.outcome, kept.task_id) == (workflow_service_pb2.SIGNAL_OUTCOME_KEPT, "")
+    applied = convert.signalled(WORKFLOW_ID, Outcome(Verdict.APPLIED, seq=3))
+    assert applied.outcome == workflow_service_pb2.SIGNAL_OUTCOME_APPLIED
+    assert (applied.workflow_id, applied.task_id) == (WORKFLOW_ID, WORKFLOW_ID[:-6] + "000003")
 
 
 @pytest.mark.parametrize(

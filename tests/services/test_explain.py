@@ -10,6 +10,7 @@ import pytest
 from maestoso.admin.v1 import admin_pb2
 from maestoso_server.engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
 from maestoso_server.services.explain import REFERENCES_MAX, Cause, Waiting, explain, summary
+from maestoso_server.store.limits import LimitState
 from maestoso_server.store.lists import OpenTask
 
 NOW_MS = 1_750_000_000_000
@@ -54,7 +55,6 @@ def queued(**facts: Any) -> OpenTask:
         worker_id="",
         timer_ms=None,
         limit=0,
-        used=0,
     )
     return replace(made, **facts)
 
@@ -85,7 +85,6 @@ def test_causes_are_those_of_the_contract() -> None:
         (queued(), Cause.NO_WORKER, "No worker is connected or polls for 'pay'"),
         (queued(due_ms=LATER_MS), Cause.TIME, "its time"),
         (queued(owner_epoch=-1, due_ms=LATER_MS), Cause.TIME, "its time"),
-        (queued(limit=2, used=2), Cause.LIMIT, "2 of 2"),
         (queued(owner_epoch=7), Cause.WORKER_RESULT, "not known to have read it"),
         (queued(owner_epoch=7, worker_id="w-1"), Cause.WORKER_RESULT, "'w-1'"),
         (queued(owner_epoch=0, worker_id="w-1"), Cause.WORKER_RESULT, "'w-1'"),
@@ -109,8 +108,22 @@ def test_a_task_whose_queue_has_a_worker_waits_for_room() -> None:
     assert told(queued(), live={"pay"}).cause is Cause.WORKER_CAPACITY
 
 
-def test_a_task_below_its_limit_waits_for_no_slot() -> None:
-    assert told(queued(limit=2, used=1), live={"pay"}).cause is Cause.WORKER_CAPACITY
+@pytest.mark.parametrize(
+    ("limit", "cause", "words", "due_ms"),
+    [
+        (LimitState(slots=2, held=2), Cause.LIMIT, "2 of 2 (concurrentExecLimit)", 0),
+        (LimitState(slots=2, held=1), Cause.WORKER_CAPACITY, "room", 0),
+        (LimitState(rate=3, granted=3, window_s=10, opens_ms=LATER_MS), Cause.LIMIT, "60000 ms", LATER_MS),
+        (LimitState(rate=3, granted=2, window_s=10, opens_ms=LATER_MS), Cause.WORKER_CAPACITY, "room", 0),
+    ],
+)
+def test_a_task_under_limits_names_the_one_that_is_used_up(
+    limit: LimitState, cause: Cause, words: str, due_ms: int
+) -> None:
+    waiting = explain(HEADER, queued(limit=2), live={"pay"}, unresolved={}, now_ms=NOW_MS, limit=limit)
+
+    assert (waiting.cause, waiting.due_ms) == (cause, due_ms)
+    assert words in waiting.explanation
 
 
 def test_a_join_names_what_has_not_ended() -> None:

@@ -71,6 +71,7 @@ async def test_another_document_under_the_same_version_is_refused(served: Served
     assert await names(served) == [("order", 1)]
 
 
+@pytest.mark.covers("K15", "B26")
 async def test_overwrite_replaces_it(served: Served) -> None:
     await put(served, workflow())
 
@@ -192,6 +193,7 @@ async def test_a_definition_comes_back_byte_for_byte_with_its_facts(served: Serv
     assert found.create_time.ToMilliseconds() == served.clock.now_ms()
 
 
+@pytest.mark.covers("K15")
 async def test_without_a_version_the_highest_is_meant(served: Served) -> None:
     await put(served, workflow(version=10), workflow(version=9))
 

@@ -18,13 +18,13 @@ from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import metadata_service_pb2
 from maestoso.metadata.v1.metadata_service_pb2_grpc import MetadataServiceStub
 from maestoso.task.v1 import task_service_pb2
-from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
+from maestoso.workflow.v1 import bulk_service_pb2, workflow_pb2, workflow_service_pb2
 from maestoso_server.config import Config
 from maestoso_server.services.actions import ACTIONS
 from maestoso_server.services.security import ApiKeys, make_key, read_keys
 from services_kit import DEADLINE_S, Served, refused, serve
 
-FILES = (metadata_service_pb2, workflow_service_pb2, task_service_pb2, admin_service_pb2)
+FILES = (metadata_service_pb2, workflow_service_pb2, bulk_service_pb2, task_service_pb2, admin_service_pb2)
 METHODS = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES

@@ -113,6 +113,7 @@ async def test_an_inline_definition_of_another_name_is_refused(served: Served) -
     assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.covers("B37")
 @pytest.mark.parametrize(
     "text",
     [
@@ -455,6 +456,7 @@ async def test_an_ended_workflow_is_not_paused(served: Served) -> None:
     assert code is grpc.StatusCode.FAILED_PRECONDITION
 
 
+@pytest.mark.covers("B38")
 async def test_a_running_workflow_is_not_resumed(served: Served) -> None:
     await served.register(PAY)
     request = wire.ResumeWorkflowRequest(workflow_id=await served.start("pay"))

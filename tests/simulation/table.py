@@ -150,7 +150,7 @@ class Table:
             row.owner, row.session_id = epoch, sessions[len(taken)]
             row.delivery += 1
             taken.append(self._taken(row))
-        return Take(taken, kept_back)
+        return Take(taken, queue if kept_back else None)
 
     def _running(self, queue: str) -> int:
         return sum(

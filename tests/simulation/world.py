@@ -582,7 +582,9 @@ class Node:
 
         queue, sessions, limited = request.ring.queue, request.sessions, request.limited
         self.statement(
-            lambda epoch: self.world.table.take(epoch, queue, sessions, limited=limited), done, failed
+            lambda epoch: self.world.table.take(epoch, queue, sessions, limited=limited is not None),
+            done,
+            failed,
         )
 
     def _hand_back(self) -> None:
@@ -902,6 +904,8 @@ class Node:
                 )  # type: ignore[misc]
 
     def ended_elsewhere(self, owner_epochs: Iterable[int]) -> None: ...
+
+    def workflow_slots_changed(self) -> None: ...
 
     def deadline(self, due_ms: int) -> None: ...
 

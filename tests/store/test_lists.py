@@ -123,7 +123,9 @@ async def test_a_task_is_found_by_its_own_id(world: World) -> None:
     await save(world.conn, [first, other], epoch=epoch, now_ms=NOW_MS)
     head = first.decision.header
     found = await lists.get_task(world.conn, "default", *ids.split_task_id(ids.task_id(head.id, 1)))
-    assert found == lists.FoundTask("default", head.id, "orders", first.decision.inserted[0])
+    assert found == lists.FoundTask(
+        "default", head.id, "orders", head.snapshot_id, first.decision.inserted[0]
+    )
     assert await lists.get_task(world.conn, "default", *ids.split_task_id(ids.task_id(head.id, 2))) is None
     assert await lists.get_task(world.conn, "other", *ids.split_task_id(ids.task_id(head.id, 1))) is None
 
@@ -161,10 +163,10 @@ async def test_explain_tells_what_each_open_task_waits_for(world: World) -> None
     bare = [replace(row, input=EMPTY) for row in rows]
     #         row      queue     owner  session  delivery  due          deadline     worker timer
     assert told.open_tasks == [
-        lists.OpenTask(bare[0], "pay", None, None, 0, NOW_MS, None, "", None, 2, 1),
-        lists.OpenTask(bare[1], "pay", epoch, SESSION, 3, NOW_MS, 4, "w", None, 2, 1),
-        lists.OpenTask(bare[2], "eu:pay", -1, None, 0, NOW_MS + 70, NOW_MS + 70, "", None, 0, 0),
-        lists.OpenTask(bare[3], None, None, None, None, None, None, "", NOW_MS + 8, 0, 0),
+        lists.OpenTask(bare[0], "pay", None, None, 0, NOW_MS, None, "", None, 2),
+        lists.OpenTask(bare[1], "pay", epoch, SESSION, 3, NOW_MS, 4, "w", None, 2),
+        lists.OpenTask(bare[2], "eu:pay", -1, None, 0, NOW_MS + 70, NOW_MS + 70, "", None, 0),
+        lists.OpenTask(bare[3], None, None, None, None, None, None, "", NOW_MS + 8, 0),
     ]
     page = await lists.explain(world.conn, "default", head.id, after=2, limit=1)
     assert page is not None

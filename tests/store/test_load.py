@@ -9,9 +9,11 @@ from maestoso_server import ids
 from maestoso_server.engine.decision import MessageKind
 from maestoso_server.engine.needs import (
     ChildStatus,
+    Compensable,
     Demand,
     FailedRows,
     Fragment,
+    OpenInside,
     OpenRows,
     ParkedSignals,
     Row,
@@ -195,6 +197,53 @@ async def test_open_and_failed_rows_by_page(world: World) -> None:
         world, head, OpenRows(0, 9), OpenRows(1, 9), OpenRows(0, 1), FailedRows(0, 9), FailedRows(3, 2)
     )
     assert [seqs(page) for page in pages] == [[1, 4], [4], [1], [3, 5, 7, 9], [5, 7]]
+
+
+async def test_open_rows_inside_a_container_at_any_depth_by_page(world: World) -> None:
+    ended = TaskStatus.COMPLETED
+    rows = [
+        plain(1),
+        plain(2, scope=1, status=ended),
+        plain(3, scope=2),
+        plain(4, scope=1, path=(2,)),
+        plain(5),
+        plain(6, scope=5),
+        plain(7, scope=2, status=TaskStatus.CANCELED),
+        plain(8, scope=3, path=(1, 4)),
+        plain(9, scope=1, generation=9),
+    ]
+    head = await put(world, rows)
+    pages = await answer(
+        world, head, OpenInside(1, 0, 9), OpenInside(1, 3, 1), OpenInside(5, 0, 9), OpenInside(6, 0, 9)
+    )
+    assert [seqs(page) for page in pages] == [[3, 4, 8], [4], [6], []]
+
+
+async def test_what_can_be_compensated_the_newest_end_first(world: World) -> None:
+    done = {"status": TaskStatus.COMPLETED}
+    rows = [
+        plain(1, reference="a", ended_ms=NOW_MS + 10, **done),
+        plain(2, reference="b", ended_ms=NOW_MS + 30, path=(1,), **done),
+        plain(3, reference="b", ended_ms=NOW_MS + 20, path=(2,), **done),
+        plain(4, reference="b", ended_ms=NOW_MS + 20, path=(3,), **done),
+        plain(5, reference="b", ended_ms=NOW_MS + 40, path=(12,), status=TaskStatus.FAILED),
+        plain(6, reference="b", ended_ms=NOW_MS + 50, path=(4,), superseded=True, **done),
+        plain(7, reference="c", ended_ms=NOW_MS + 60, **done),
+        plain(8, reference="a", ended_ms=NOW_MS + 70, generation=9, **done),
+        plain(9, reference="b", path=(5,)),
+    ]
+    head = await put(world, rows)
+    late = NOW_MS + 99
+    pages = await answer(
+        world,
+        head,
+        Compensable(("a", "b"), (), late, 0, 9),
+        Compensable(("a", "b"), (), late, 0, 2),
+        Compensable(("a", "b"), (), NOW_MS + 20, 4, 9),
+        Compensable(("b",), (2,), late, 0, 9),
+        Compensable(("nothing",), (), late, 0, 9),
+    )
+    assert [seqs(page) for page in pages] == [[2, 4, 3, 1], [2, 4], [3, 1], [3], []]
 
 
 async def test_a_row_a_fragment_and_a_child_by_key(world: World) -> None:

@@ -71,9 +71,16 @@ class Statements:
         named = (epoch, ids, seqs, [1] * count)
         return {
             "take": (queue._TAKE, (*head, slots, *after)),
-            "take limited": (queue._TAKE_LIMITED, (*head, slots, *after, "pay")),
+            "take limited": (
+                queue._TAKE_LIMITED,
+                (*head, slots, *after, now_ms, "pay", None, None, None, []),
+            ),
             "take polled": (queue._TAKE_POLLED, (*head, ASKED, *after, now_ms, "w")),
-            "take polled limited": (queue._TAKE_POLLED_LIMITED, (*head, ASKED, *after, now_ms, "w", "pay")),
+            "take polled limited": (
+                queue._TAKE_POLLED_LIMITED,
+                (*head, ASKED, *after, now_ms, "w", "pay", None, None, None, []),
+            ),
+            "take past": (queue._TAKE_PAST, (*head, slots, *after, ["other"])),
             "read": (queue._READ, (ids, seqs)),
             "backlog": (queue._BACKLOG, (["default"], ["pay"])),
             "mark read": (deliveries._MARK_READ, (*named, [now_ms] * count, ["w"] * count)),

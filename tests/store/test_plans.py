@@ -19,9 +19,11 @@ from maestoso_server import ids
 from maestoso_server.engine.decision import Message, MessageKind
 from maestoso_server.engine.needs import (
     ChildStatus,
+    Compensable,
     Demand,
     FailedRows,
     Fragment,
+    OpenInside,
     OpenRows,
     ParkedSignals,
     Row,
@@ -176,6 +178,8 @@ async def everything(explained: Explained, conn: Connection, epoch: int) -> dict
         ScopeRows(1, (7_000,)),
         OpenRows(99_900, 50),
         FailedRows(99_900, 50),
+        OpenInside(1, 99_900, 50),
+        Compensable(("ref_0",), (7_000,), NOW_MS + 1, 0, 50),
         Fragment(3),
         ChildStatus(CROWDED),
         ParkedSignals("ref"),

@@ -126,13 +126,20 @@ class TestTake:
         limited = await world.row(limit=1, due_ms=world.now_ms + 1)
         behind = await world.row(due_ms=world.now_ms + 2)
         taken = await take(world, epoch, [S1] * 3)
-        assert (keys(taken), taken.limited) == ([free], True)
+        assert (keys(taken), taken.limited) == ([free], "pay")
         assert (await world.queued(limited))["delivery"] == (await world.queued(behind))["delivery"] == 0
 
 
 class TestTakeLimited:
     async def limited(self, world: World, epoch: int, sessions: list[str], **changes: object) -> Take:
-        asked = {"conn": world.conn, "namespace": "default", "queue": "pay", "task_type": "pay"} | changes
+        asked = {
+            "conn": world.conn,
+            "namespace": "default",
+            "queue": "pay",
+            "limit_name": "pay",
+            "now_ms": world.now_ms,
+        }
+        asked |= changes
         return await queue.take_limited(epoch=epoch, sessions=sessions, **asked)  # type: ignore[arg-type]
 
     async def test_takes_what_the_limit_leaves_in_order(self, world: World) -> None:
@@ -140,7 +147,7 @@ class TestTakeLimited:
         await world.row(limit=3, owner=epoch, session=S1, delivery=1)
         first, second, third = [await world.row(limit=3, due_ms=world.now_ms + n) for n in range(3)]
         taken = await self.limited(world, epoch, [S1] * 5)
-        assert (keys(taken), taken.limited) == ([first, second], True)
+        assert (keys(taken), taken.limited) == ([first, second], "pay")
         await world.conn.execute("DELETE FROM task_queue WHERE workflow_id = $1", first.workflow_id)
         assert keys(await self.limited(world, epoch, [S1] * 5)) == [third]
 
@@ -163,7 +170,7 @@ class TestTakeLimited:
         assert keys(await self.limited(world, epoch, [S1] * 9)) == two[:2]
         await world.conn.execute("DELETE FROM task_queue WHERE owner_epoch IS NULL AND task_limit > 0")
         taken = await self.limited(world, epoch, [S1] * 9)
-        assert (keys(taken), taken.limited) == ([free], False)
+        assert (keys(taken), taken.limited) == ([free], None)
 
     async def test_waits_for_the_holder_of_the_limit_and_then_sees_what_it_took(self, world: World) -> None:
         epoch, rival = await world.node(), await world.node()
@@ -269,9 +276,9 @@ class TestTakePolled:
         epoch = await world.node()
         await world.row(limit=2), await world.row(limit=2), await world.row(limit=2)
         first = await self.polled(world, epoch)
-        assert (first.rows, first.limited) == ([], True)
-        assert len((await self.polled(world, epoch, limited_type="pay")).rows) == 2
-        assert (await self.polled(world, epoch, limited_type="pay")).rows == []
+        assert (first.rows, first.limited) == ([], "pay")
+        assert len((await self.polled(world, epoch, limit_name="pay")).rows) == 2
+        assert (await self.polled(world, epoch, limit_name="pay")).rows == []
 
     async def test_of_a_node_that_lost_its_row_takes_nothing(self, world: World) -> None:
         epoch = await world.node()

@@ -261,6 +261,10 @@ async def test_a_birth_writes_every_column_and_waits(world: World) -> None:
         "started_ms": 0,
         "progress_ms": 0,
         "worker_id": "",
+        "limit_name": "pay",
+        "rate": 0,
+        "rate_window_s": 0,
+        "granted": None,
     }
 
 

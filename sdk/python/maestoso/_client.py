@@ -355,10 +355,26 @@ class Client:
             last = workflow
         return last
 
-    async def terminate(self, workflow_id: str, reason: str = "") -> None:
-        """End a workflow as TERMINATED, with its open tasks and children."""
+    async def terminate(
+        self,
+        workflow_id: str,
+        reason: str = "",
+        *,
+        trigger_failure_workflow: bool = False,
+        compensate: bool = False,
+    ) -> None:
+        """End a workflow as TERMINATED, with its open tasks and children.
+
+        `trigger_failure_workflow`: start the definition's failure workflow, as if it had failed.
+        `compensate`: undo first what it has completed, where its definition says how; it is RUNNING
+        until that is done.
+        """
         request = workflow_service_pb2.TerminateWorkflowRequest(
-            namespace=self.namespace, workflow_id=workflow_id, reason=reason
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            reason=reason,
+            trigger_failure_workflow=trigger_failure_workflow,
+            compensate=compensate,
         )
         await self._repeat(self._workflows.TerminateWorkflow, request)
 
@@ -391,6 +407,116 @@ class Client:
         )
         await self._once(self._workflows.RestartWorkflow, request)
 
+    async def rerun(
+        self,
+        workflow_id: str,
+        task_id: str = "",
+        *,
+        workflow_input: Mapping[str, Any] | bytes | None = None,
+        task_input: Mapping[str, Any] | bytes | None = None,
+        correlation_id: str | None = None,
+    ) -> str:
+        """Run an ended workflow again from the beginning, or from one of its tasks (also one of a child)
+        and all that comes after it.
+
+        `workflow_input` replaces its input (without a task), `task_input` that of the task. The
+        workflow that runs again: this one, or the child that has the task.
+        """
+        request = workflow_service_pb2.RerunWorkflowRequest(
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            task_id=task_id,
+            workflow_input=None if workflow_input is None else _payload(workflow_input),
+            task_input=None if task_input is None else _payload(task_input),
+            correlation_id=correlation_id,
+        )
+        return str((await self._once(self._workflows.RerunWorkflow, request)).workflow_id)
+
+    async def skip_task(
+        self,
+        workflow_id: str,
+        reference: str,
+        output: Mapping[str, Any] | bytes | None = None,
+        *,
+        input: Mapping[str, Any] | bytes | None = None,
+    ) -> None:
+        """Step over a task that is still to come; it shows this output. Inside a loop: in every turn that
+        has not reached it yet."""
+        request = workflow_service_pb2.SkipTaskRequest(
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            reference=reference,
+            input=_payload(input),
+            output=_payload(output),
+        )
+        await self._once(self._workflows.SkipTask, request)
+
+    async def jump_to_task(
+        self, workflow_id: str, reference: str, input: Mapping[str, Any] | bytes | None = None
+    ) -> None:
+        """Go on at another task of a running chain; what is open in the chain, and what lies between,
+        becomes SKIPPED. `input` replaces the task's own."""
+        request = workflow_service_pb2.JumpToTaskRequest(
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            reference=reference,
+            input=None if input is None else _payload(input),
+        )
+        await self._once(self._workflows.JumpToTask, request)
+
+    async def reset_callbacks(self, workflow_id: str) -> int:
+        """Have tasks that wait for a time handed out now; how many did."""
+        request = workflow_service_pb2.ResetCallbacksRequest(
+            namespace=self.namespace, workflow_id=workflow_id
+        )
+        return int((await self._repeat(self._workflows.ResetCallbacks, request)).tasks)
+
+    async def update_variables(
+        self, workflow_id: str, variables: Mapping[str, Any] | bytes, *, replace: bool = False
+    ) -> None:
+        """Set variables of a workflow; with `replace` the others go."""
+        request = workflow_service_pb2.UpdateVariablesRequest(
+            namespace=self.namespace, workflow_id=workflow_id, variables=_payload(variables), replace=replace
+        )
+        await self._repeat(self._workflows.UpdateVariables, request)
+
+    async def update_task(
+        self,
+        workflow_id: str,
+        reference: str,
+        output: Mapping[str, Any] | bytes | None = None,
+        *,
+        status: task_pb2.TaskStatus.ValueType = task_pb2.TASK_STATUS_COMPLETED,
+        reason: str = "",
+    ) -> str:
+        """Report on the open task with this reference, whoever has it; the task's id. The output is
+        merged into what it has; IN_PROGRESS changes the output only."""
+        request = workflow_service_pb2.UpdateTaskRequest(
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            reference=reference,
+            status=status,
+            output=_payload(output),
+            reason=reason,
+        )
+        return str((await self._once(self._workflows.UpdateTask, request)).task_id)
+
+    async def remove(
+        self, workflow_id: str, *, terminate: bool = False, reason: str = "", recursive: bool = False
+    ) -> int:
+        """Delete an execution for good; how many were deleted.
+
+        `terminate`: end it first where it runs. `recursive`: its children too, and theirs.
+        """
+        request = workflow_service_pb2.RemoveWorkflowRequest(
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            terminate=terminate,
+            reason=reason,
+            recursive=recursive,
+        )
+        return int((await self._once(self._workflows.RemoveWorkflow, request)).workflows)
+
     async def signal(
         self,
         workflow_id: str,
@@ -400,7 +526,7 @@ class Client:
         status: task_pb2.TaskStatus.ValueType = task_pb2.TASK_STATUS_COMPLETED,
         reason: str = "",
     ) -> bool:
-        """End the waiting task of this reference; empty = the first that waits.
+        """End the waiting task of this reference, here or in a running child; empty = the first that waits.
 
         True: it has ended. False: no such task waits yet, the signal is kept for it.
         """

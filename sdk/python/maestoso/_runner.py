@@ -97,6 +97,7 @@ class Runner:
     def __init__(self, handlers: Iterable[Handler], concurrency: int) -> None:
         self.concurrency = concurrency
         self._handlers = {handler.task_type: _Prepared(handler) for handler in handlers}
+        self._by_queue = {handler.queue: self._handlers[handler.task_type] for handler in handlers}
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._threads: Threads[Delivery] = Threads(self._call_plain, self._plain_ended)
@@ -122,6 +123,8 @@ class Runner:
         """Run these, or keep them until a slot is free."""
         for task in tasks:
             handler = self._handlers.get(task.task_type)
+            if task.queue:
+                handler = self._by_queue.get(task.queue, handler)
             if handler is None:
                 stream.session.hand_back([task.token], task_service_pb2.NACK_REASON_UNKNOWN_TYPE)
                 stream.wake()

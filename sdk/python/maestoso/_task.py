@@ -34,6 +34,11 @@ class Handler:
     domain: str = ""
 
     @property
+    def queue(self) -> str:
+        """The queue that its tasks are taken from."""
+        return f"{self.domain}:{self.task_type}" if self.domain else self.task_type
+
+    @property
     def asynchronous(self) -> bool:
         """Whether it runs on the event loop; a plain function runs in a thread."""
         function = self.function
@@ -54,7 +59,9 @@ def worker(task_type: str, *, concurrency: int | None = None, domain: str = "") 
     is, None as {}, anything else as {"result": value}.
 
     `concurrency`: at most so many at once in one Worker, apart from its other handlers. `domain`:
-    take only tasks that are routed to this domain.
+    take only tasks that are routed to this domain. The tasks of an isolation group (`isolationGroupId` of
+    the task definition) have a queue of their own: for group `gold` of `pay`, the `task_type` here is
+    `pay-gold`.
     """
     if not 1 <= len(task_type) <= 255:
         raise ValueError("a task type has 1 to 255 characters")
@@ -168,6 +175,11 @@ class TaskContext:
     def idempotency_key(self) -> str:
         """The same for all attempts of this task: give it to third parties as their idempotency key."""
         return self._assignment.idempotency_key
+
+    @property
+    def runtime_metadata(self) -> dict[str, str]:
+        """The values of the names in the task definition's `runtimeMetadata`."""
+        return dict(self._assignment.runtime_metadata)
 
     @property
     def traceparent(self) -> str:

@@ -7,36 +7,21 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..json_text import Path
-from .models import SubWorkflowParams, TaskDefinition, WorkflowDefinition, WorkflowTask
+from .models import TaskDefinition, WorkflowTask
 from .report import Report
 from .task_types import NEVER_RETRIED, STARTED_AT_ONCE
 
 _UNREAD: dict[type[BaseModel], tuple[str, ...]] = {
-    WorkflowDefinition: (
-        "rate_limit_config",
-        "input_schema",
-        "output_schema",
-        "workflow_status_listener_enabled",
-        "workflow_status_listener_sink",
-        "cache_config",
-        "masked_fields",
-    ),
     TaskDefinition: (
-        "input_schema",
-        "output_schema",
         "base_type",
-        "isolation_group_id",
-        "execution_name_space",
-        "runtime_metadata",
         "task_status_listener_enabled",
     ),
-    WorkflowTask: ("rate_limited", "on_state_change", "cache_config", "script_expression", "join_status"),
-    SubWorkflowParams: ("idempotency_key", "idempotency_strategy"),
+    WorkflowTask: ("rate_limited", "script_expression", "join_status"),
 }
 """Accepted, stored and returned, but nothing here acts on them."""
 
 _READ_BY: dict[str, frozenset[str]] = {
-    "evaluator_type": frozenset({"SWITCH"}),
+    "evaluator_type": frozenset({"SWITCH", "DO_WHILE"}),
     "expression": frozenset({"SWITCH"}),
     "decision_cases": frozenset({"SWITCH", "DECISION"}),
     "default_case": frozenset({"SWITCH", "DECISION"}),

@@ -11,7 +11,7 @@ Values are frozen: a plan, a cache and many workflows share them.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.alias_generators import to_camel
@@ -20,6 +20,8 @@ Int32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 DEFAULT_RESPONSE_TIMEOUT_S = 3600
+NO_SLOT_LIMIT = 2**31 - 1
+"""`TaskLimits.slots` where any number may run at once."""
 
 
 class RetryLogic(StrEnum):
@@ -106,6 +108,19 @@ class StateChangeEvent(_Document):
     payload: dict[str, Any] = {}
 
 
+class TaskLimits(NamedTuple):
+    """How much of a task definition may run at once (`slots`) and how many hand-outs a sliding window
+    of `window_s` seconds holds (`rate`, 0 = any number)."""
+
+    slots: int = NO_SLOT_LIMIT
+    rate: int = 0
+    window_s: int = 0
+
+    @property
+    def any(self) -> bool:
+        return self.slots != NO_SLOT_LIMIT or self.rate > 0
+
+
 class TaskDefinition(_Audited):
     """The policy registered for a task *name*: retries, time-outs, limits, default inputs.
 
@@ -145,6 +160,17 @@ class TaskDefinition(_Audited):
     """Maestoso's own: a task whose worker is gone goes to another one instead of failing the
     attempt. None leaves it to the kind of task (system tasks yes, worker tasks no)."""
 
+    @property
+    def limits(self) -> TaskLimits:
+        """Both limits; numbers below 1 switch one off, a window left out is a second."""
+        slots = self.concurrent_exec_limit or 0
+        rate = self.rate_limit_per_frequency or 0
+        window_s = 1 if self.rate_limit_frequency_in_seconds is None else self.rate_limit_frequency_in_seconds
+        limited = rate > 0 and window_s > 0
+        return TaskLimits(
+            slots if slots > 0 else NO_SLOT_LIMIT, rate if limited else 0, window_s if limited else 0
+        )
+
     @model_validator(mode="before")
     @classmethod
     def _response_timeout_fits(cls, data: Any) -> Any:
@@ -177,6 +203,14 @@ class SubWorkflowParams(_Document):
     idempotency_key: str | None = None
     idempotency_strategy: str | None = None
     priority: Any = None
+
+
+class CatchCase(_Document):
+    """One way in which a TRY goes on after a failure. Both lists narrow: an empty one admits all."""
+
+    error_names: list[str] = []
+    statuses: list[str] = []
+    tasks: list[WorkflowTask] = []
 
 
 class WorkflowTask(_Document):
@@ -219,6 +253,11 @@ class WorkflowTask(_Document):
     dynamic_task_name_param: str | None = None
     sub_workflow_param: SubWorkflowParams | None = None
     sink: str | None = None
+    try_tasks: list[WorkflowTask] = []
+    catch_cases: list[CatchCase] = []
+    finally_tasks: list[WorkflowTask] = []
+    compensate: list[WorkflowTask] = []
+    """Maestoso's own: what undoes the task, run when the workflow fails after it (or is asked to)."""
 
     @property
     def retries(self) -> int:
@@ -255,9 +294,12 @@ class WorkflowDefinition(_Audited):
     metadata: dict[str, Any] = {}
     cache_config: CacheConfig | None = None
     masked_fields: list[str] = []
+    on_missing: Literal["null", "error"] = "null"
+    """Maestoso's own: what an expression whose path finds nothing means."""
 
 
 SubWorkflowParams.model_rebuild()
+CatchCase.model_rebuild()
 WorkflowTask.model_rebuild()
 WorkflowDefinition.model_rebuild()
 

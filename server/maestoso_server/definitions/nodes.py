@@ -12,8 +12,11 @@ from typing import Any
 
 from ..json_text import Path
 from .durations import parse_duration_ms, parse_moment_ms
+from .keys import KEY_MAX, why_no_strategy
 from .models import TaskDefinition, WorkflowTask
+from .names import why_unusable
 from .report import Report, ScriptText
+from .sinks import NoQueue, queue_of
 from .task_types import ELSEWHERE, EVALUATORS, KNOWN, OPERATORS
 
 
@@ -22,7 +25,10 @@ class Scope:
     """The definition that a node is part of, as far as its nodes must know it."""
 
     references: Mapping[str, WorkflowTask]
+    places: Mapping[str, Path]
     task_definitions: Mapping[str, TaskDefinition]
+    evaluators: frozenset[str] = EVALUATORS
+    """Those that this server has."""
 
     @property
     def has_dynamic_fork(self) -> bool:
@@ -48,6 +54,12 @@ class Judge:
             self.broken("name", "WorkflowTask name cannot be empty or null")
         if not self.node.task_reference_name:
             self.broken("taskReferenceName", "WorkflowTask taskReferenceName name cannot be empty or null")
+        for field, name in (
+            ("name", self.node.name),
+            ("taskReferenceName", self.node.task_reference_name),
+            ("type", self.node.type),
+        ):
+            self.named(field, name)
         if self.node.start_delay < 0:
             self.broken("startDelay", "must be greater than or equal to 0")
         self._type()
@@ -55,6 +67,12 @@ class Judge:
         rule = _RULES.get(self.node.type)
         if rule is not None:
             rule(self)
+
+    def named(self, field: str, name: str) -> None:
+        """A fault where a text cannot be a name."""
+        reason = why_unusable(name)
+        if reason is not None:
+            self.broken(field, reason)
 
     def broken(self, field: str, message: str) -> None:
         """A fault: the node cannot work, or a rule of ours without exception."""
@@ -99,12 +117,14 @@ class Judge:
                 self.doubtful("type", f"{given} is a queue for workers; the built-in type is {meant}")
 
     def _async_complete(self) -> None:
-        if not self.node.async_complete:
+        if not self.node.async_complete or self.node.type in ("EVENT", "HTTP"):
             return
         if self.node.type in ("JOIN", "WAIT", "PULL_WORKFLOW_MESSAGES"):
             self.broken("asyncComplete", f"{self.node.type} would never end with asyncComplete; leave it out")
         elif self.node.type in OPERATORS:
             self.doubtful("asyncComplete", f"{self.node.type} completes by itself; the field has no effect")
+        else:
+            self.doubtful("asyncComplete", "the worker's report ends the task; the field has no effect")
 
 
 def _steps(field: str) -> tuple[str, ...]:
@@ -112,22 +132,30 @@ def _steps(field: str) -> tuple[str, ...]:
 
 
 def _event(judge: Judge) -> None:
-    if judge.node.sink is None:
+    sink = judge.node.sink
+    if sink is None:
         judge.missing("sink")
+    elif "${" not in sink:
+        try:
+            queue_of(sink, "", judge.node.task_reference_name, "")
+        except NoQueue as refusal:
+            judge.doubtful("sink", f"the task will fail: {refusal.why}")
 
 
 def _switch(judge: Judge) -> None:
     node = judge.node
     if not node.evaluator_type:
         judge.missing("evaluatorType")
-    elif node.evaluator_type not in EVALUATORS:
-        judge.broken("evaluatorType", f"No evaluator registered for type: {node.evaluator_type}{_offered()}")
+    elif node.evaluator_type not in judge.scope.evaluators:
+        offered = _offered(judge, node.evaluator_type)
+        judge.broken("evaluatorType", f"No evaluator registered for type: {node.evaluator_type}{offered}")
     if node.expression is None:
         judge.missing("expression")
     _cases(judge)
-    if node.evaluator_type in ("javascript", "graaljs"):
+    language = _LANGUAGES.get(node.evaluator_type or "")
+    if language is not None:
         refusal = f"Expression is not well formatted: {{}}, taskType: SWITCH taskName {node.name}"
-        judge.script("expression", "javascript", node.expression, refusal, fatal=judge.looked_at)
+        judge.script("expression", language, node.expression, refusal, fatal=judge.looked_at)
 
 
 def _decision(judge: Judge) -> None:
@@ -196,6 +224,48 @@ def _join(judge: Judge) -> None:
             judge.report.warn(path, f"{text}, unless a dynamic fork makes one")
         else:
             judge.report.fault(path, f"{text}, so the join would wait for ever")
+    for index, reference in enumerate(judge.node.join_on):
+        _joined(judge, reference, (*judge.path, "joinOn", index))
+
+
+def _joined(judge: Judge, reference: str, path: Path) -> None:
+    """What a join waits for must be able to end before it, in the same turn of the same loops."""
+    place = judge.scope.places.get(reference)
+    if place is None:
+        return
+    if _ends_later(judge, place):
+        judge.report.fault(path, f"{reference} ends only after this join, so it would wait for ever")
+        return
+    theirs, ours = _bodies(place), _bodies(judge.path)
+    if theirs[: len(ours)] != ours:
+        text = f"{reference} is outside the loop that this join is in, so the join does not wait for it"
+        judge.report.warn(path, text)
+    elif len(theirs) > len(ours):
+        text = (
+            f"{reference} is inside a loop: the join waits for the loop, and joins no output of {reference}"
+        )
+        judge.report.warn(path, text)
+
+
+def _ends_later(judge: Judge, place: Path) -> bool:
+    """Whether the task at a place is the judged one, a loop around it, or comes after it in a chain."""
+    ours = judge.path
+    at = next((i for i, (a, b) in enumerate(zip(place, ours, strict=False)) if a != b), None)
+    if at is None:  # the same, or one lies inside the other
+        return place == ours or ours[len(place) : len(place) + 1] == ("loopOver",)
+    mine, other = ours[at], place[at]
+    between_branches = _is_field(ours, at - 1, "forkTasks")
+    return isinstance(mine, int) and isinstance(other, int) and other > mine and not between_branches
+
+
+def _bodies(path: Path) -> list[Path]:
+    """The bodies of loops that a place is in, outermost first."""
+    return [path[: at + 1] for at in range(len(path)) if _is_field(path, at, "loopOver")]
+
+
+def _is_field(path: Path, at: int, field: str) -> bool:
+    """Whether that step is a node's field, and not a case that is called so."""
+    return at > 0 and path[at] == field and path[at - 1] != "decisionCases"
 
 
 def _exclusive_join(judge: Judge) -> None:
@@ -227,16 +297,45 @@ def _loop(judge: Judge) -> None:
     keep = node.input_parameters.get("keepLastN")
     if keep is not None and not isinstance(keep, str) and (type(keep) is not int or keep < 1):
         judge.broken("inputParameters.keepLastN", f"keepLastN must be a whole number above 0, not {keep}")
+    if node.evaluator_type == "python" and "python" not in judge.scope.evaluators:
+        text = f"No evaluator registered for type: python{_offered(judge, 'python')}"
+        judge.broken("evaluatorType", text)
+        return
+    language = _LANGUAGES.get(node.evaluator_type or "javascript", "javascript")
+    if node.evaluator_type and node.evaluator_type not in _LANGUAGES:
+        text = f"a loop's condition is a script: {node.evaluator_type} is ignored, it is read as JavaScript"
+        judge.doubtful("evaluatorType", text)
     refusal = f"Unable to evaluate condition {node.loop_condition}: {{}}"
-    judge.script("loopCondition", "javascript", node.loop_condition, refusal)
+    judge.script("loopCondition", language, node.loop_condition, refusal)
 
 
 def _sub_workflow(judge: Judge) -> None:
     params = judge.node.sub_workflow_param
     if params is None:
         judge.missing("subWorkflowParam")
-    elif not params.name and params.workflow_definition is None:
+        return
+    if not params.name and params.workflow_definition is None:
         judge.missing("subWorkflowParam.name")
+    if params.name and "${" not in params.name:
+        judge.named("subWorkflowParam.name", params.name)
+    _judge_key(judge, "subWorkflowParam", params.idempotency_key, params.idempotency_strategy)
+
+
+def _judge_key(judge: Judge, at: str, key: Any, strategy: Any) -> None:
+    """What a start's idempotency key and its strategy are, where they are no expressions."""
+    if strategy not in (None, "") and not _is_expression(strategy):
+        fault = why_no_strategy(strategy)
+        if fault is not None:
+            judge.broken(f"{at}.idempotencyStrategy", f"idempotencyStrategy {fault}")
+        elif key in (None, ""):
+            judge.doubtful(f"{at}.idempotencyStrategy", "without an idempotencyKey it has no effect")
+    if isinstance(key, str) and not _is_expression(key) and len(key) > KEY_MAX:
+        text = f"idempotencyKey has {len(key)} characters; at most {KEY_MAX} are accepted"
+        judge.broken(f"{at}.idempotencyKey", text)
+
+
+def _is_expression(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value
 
 
 def _http(judge: Judge) -> None:
@@ -301,13 +400,12 @@ def _inline(judge: Judge) -> None:
         judge.doubtful("inputParameters.expression", "without an expression the task always fails")
     if isinstance(evaluator, str) and "${" in evaluator:
         return
-    if evaluator not in EVALUATORS:
-        judge.broken(
-            "inputParameters.evaluatorType", f"Unknown evaluator '{evaluator}' in INLINE task.{_offered()}"
-        )
+    if not isinstance(evaluator, str) or evaluator not in judge.scope.evaluators:
+        text = f"Unknown evaluator '{evaluator}' in INLINE task.{_offered(judge, evaluator)}"
+        judge.broken("inputParameters.evaluatorType", text)
     elif evaluator != "value-param":
         refusal = f"Expression is not well formatted: {{}}, taskType: INLINE taskName {judge.node.name}"
-        judge.script("inputParameters.expression", "javascript", inputs.get("expression"), refusal)
+        judge.script("inputParameters.expression", _LANGUAGES[evaluator], inputs.get("expression"), refusal)
 
 
 def _lambda(judge: Judge) -> None:
@@ -321,11 +419,19 @@ def _lambda(judge: Judge) -> None:
 def _start_workflow(judge: Judge) -> None:
     if not judge.has_input("startWorkflow"):
         judge.doubtful("inputParameters.startWorkflow", "without startWorkflow the task always fails")
+    request = judge.node.input_parameters.get("startWorkflow")
+    if isinstance(request, dict):
+        at = "inputParameters.startWorkflow"
+        _judge_key(judge, at, request.get("idempotencyKey"), request.get("idempotencyStrategy"))
 
 
-def _offered() -> str:
-    return f" This server has {', '.join(sorted(EVALUATORS))}"
+def _offered(judge: Judge, asked: Any) -> str:
+    has = f" This server has {', '.join(sorted(judge.scope.evaluators))}"
+    return f"{has}; python needs its extra: maestoso[server,python]" if asked == "python" else has
 
+
+_LANGUAGES = {"javascript": "javascript", "graaljs": "javascript", "python": "python"}
+"""The language of each evaluator that runs scripts."""
 
 _RULES: dict[str, Callable[[Judge], None]] = {
     "EVENT": _event,

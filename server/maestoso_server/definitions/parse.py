@@ -21,6 +21,7 @@ from ..json_text import JsonFault, Path, parse, path_text, places
 from ..payload import EMPTY, Json
 from .models import TaskDefinition, WorkflowDefinition
 from .report import Finding, Report, ScriptText
+from .task_types import EVALUATORS
 from .validate import judge_task, judge_workflow
 
 Fault = Violation
@@ -64,13 +65,15 @@ def parse_workflow(
     limit: int | None = None,
     check_script: CheckScript | None = None,
     task_definitions: Mapping[str, TaskDefinition] | None = None,
+    evaluators: frozenset[str] = EVALUATORS,
 ) -> Parsed[WorkflowDefinition]:
     """Read a workflow definition. `strict` makes faults of all warnings; `limit` is its size in
-    bytes at most; `task_definitions` are registered ones, whose templates count as inputs.
+    bytes at most; `task_definitions` are registered ones, whose templates count as inputs;
+    `evaluators` are those that the server has.
     """
 
     def judge(definition: WorkflowDefinition, report: Report) -> None:
-        judge_workflow(definition, report, task_definitions)
+        judge_workflow(definition, report, task_definitions, evaluators=evaluators)
 
     return _parse(raw, WorkflowDefinition, judge, strict, limit, check_script)
 

@@ -22,8 +22,8 @@ Node = dict[str, Any]
 
 def task_names(document: Any) -> list[str]:
     """The names under which nodes of a workflow document look up their task definitions, sorted."""
-    names = {node.get("name") for node in _nodes(document) if not node.get("taskDefinition")}
-    return sorted(name for name in names if isinstance(name, str) and name)
+    names = (node.get("name") for node in _nodes(document) if not node.get("taskDefinition"))
+    return sorted({name for name in names if isinstance(name, str) and name})
 
 
 def unpinned_children(document: Any) -> list[str]:
@@ -87,9 +87,16 @@ def _nodes(document: Any) -> Iterator[Node]:
             pending.extend(value.get(key) for key in _CHAINS)
             cases = value.get("decisionCases")
             pending.extend(cases.values() if isinstance(cases, dict) else ())
+            pending.extend(case.get("tasks") for case in _catches(value))
 
 
-_CHAINS = ("defaultCase", "forkTasks", "loopOver")
+_CHAINS = ("defaultCase", "forkTasks", "loopOver", "tryTasks", "finallyTasks", "compensate")
+
+
+def _catches(node: Node) -> list[dict[str, Any]]:
+    """The catch cases of a TRY: objects that hold nodes and are none."""
+    cases = node.get("catchCases")
+    return [case for case in cases if isinstance(case, dict)] if isinstance(cases, list) else []
 
 
 def _with_nodes(document: Any, change: Callable[[Node], Node]) -> Any:
@@ -107,6 +114,13 @@ def _with_nodes(document: Any, change: Callable[[Node], Node]) -> Any:
         cases = node.get("decisionCases")
         if isinstance(cases, dict):
             node["decisionCases"] = {key: inside(case) for key, case in cases.items()}
+        if _catches(node):
+            node["catchCases"] = [
+                {**case, "tasks": inside(case["tasks"])}
+                if isinstance(case, dict) and "tasks" in case
+                else case
+                for case in node["catchCases"]
+            ]
         return node
 
     if not isinstance(document, dict):

@@ -20,11 +20,14 @@ OPERATORS = frozenset(
         "NOOP",
         "WAIT",
         "HUMAN",
+        "EVENT",
+        "TRY",
+        "COMPENSATE",
     }
 )
 """Decided inside the engine."""
 
-SYSTEM_TASKS = frozenset({"HTTP", "EVENT"})
+SYSTEM_TASKS = frozenset({"HTTP"})
 """Work that the server does itself."""
 
 WORKER_TASKS = frozenset({"SIMPLE", "USER_DEFINED"})
@@ -62,9 +65,23 @@ ELSEWHERE = frozenset(
 KNOWN = OPERATORS | SYSTEM_TASKS | WORKER_TASKS | ELSEWHERE
 
 NEVER_RETRIED = frozenset(
-    {"SWITCH", "DECISION", "FORK_JOIN", "FORK_JOIN_DYNAMIC", "JOIN", "EXCLUSIVE_JOIN", "DO_WHILE"}
+    {
+        "SWITCH",
+        "DECISION",
+        "FORK_JOIN",
+        "FORK_JOIN_DYNAMIC",
+        "JOIN",
+        "EXCLUSIVE_JOIN",
+        "DO_WHILE",
+        "TRY",
+        "COMPENSATE",
+    }
 )
+STEERING = NEVER_RETRIED | {"FORK", "TERMINATE"}
+"""Types that do no work of their own, so that there is nothing in them to compensate."""
 STARTED_AT_ONCE = OPERATORS - {"SUB_WORKFLOW", "START_WORKFLOW", "DYNAMIC"}
 """Types that ignore `startDelay`, as with Conductor."""
-EVALUATORS = frozenset({"value-param", "javascript", "graaljs"})
-"""What an `evaluatorType` may be."""
+NEVER_CACHED = OPERATORS
+"""Types whose `cacheConfig` has no effect: what they do, the server does at once."""
+EVALUATORS = frozenset({"value-param", "javascript", "graaljs", "python"})
+"""What an `evaluatorType` may be; `python` only where the server has its evaluator."""

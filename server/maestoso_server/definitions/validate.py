@@ -15,8 +15,12 @@ from .expressions import ENVIRONMENT, SECRETS, TASK_ID, Expression, parse_text, 
 from .fields import judge_fields, parts
 from .jsonpath import PathError, compile_path
 from .models import SubWorkflowParams, TaskDefinition, WorkflowDefinition, WorkflowTask
+from .names import why_unusable
 from .nodes import Judge, Scope
+from .policies import judge_node_policies, judge_task_schemas, judge_workflow_policies
 from .report import Report
+from .sagas import guarded_chains, judge_sagas
+from .task_types import EVALUATORS
 
 _WORKFLOW_ATTRIBUTES = frozenset(
     {
@@ -47,15 +51,20 @@ def judge_workflow(
     report: Report,
     task_definitions: Mapping[str, TaskDefinition] | None = None,
     *,
+    evaluators: frozenset[str] = EVALUATORS,
     path: Path = (),
     inline: bool = False,
 ) -> None:
     """Judge a definition; `inline` for one inside a SUB_WORKFLOW, which Conductor never checks.
 
     `task_definitions` are the registered ones of the names it uses: their templates count as inputs.
+    `evaluators` are those that the server has.
     """
     if not definition.name:
         report.say(not inline, (*path, "name"), "WorkflowDef name cannot be null or empty")
+    unusable = why_unusable(definition.name)
+    if unusable is not None:
+        report.fault((*path, "name"), unusable)
     if not definition.tasks:
         report.say(not inline, (*path, "tasks"), "WorkflowTask list cannot be empty")
     if definition.schema_version != 2:
@@ -66,9 +75,12 @@ def judge_workflow(
             (*path, "timeoutSeconds"),
             "without timeoutPolicy TIME_OUT_WF the time-out only alerts; the default is ALERT_ONLY",
         )
+    judge_workflow_policies(definition, path, report)
     _judge_failure_workflow(definition, (*path, "failureWorkflow"), report)
     _judge_parts(definition, path, report)
-    scope = Scope(_references(definition, path, report), task_definitions or {})
+    references, places = _references(definition, path, report)
+    scope = Scope(references, places, task_definitions or {}, evaluators)
+    judge_sagas(definition.tasks, (*path, "tasks"), report)
     _Tree(definition, scope, report, path, inline).judge()
 
 
@@ -80,6 +92,9 @@ def judge_task(definition: TaskDefinition, report: Report, *, path: Path = (), i
 
     if not definition.name and not inline:
         say("name", "TaskDef name cannot be null or empty")
+    unusable = why_unusable(definition.name)
+    if unusable is not None:
+        report.fault((*path, "name"), unusable)
     for field, value in {
         "retryCount": definition.retry_count,
         "pollTimeoutSeconds": definition.poll_timeout_seconds or 0,
@@ -113,6 +128,7 @@ def judge_task(definition: TaskDefinition, report: Report, *, path: Path = (), i
         )
     if definition.retry_delay_seconds < 0:
         report.warn((*path, "retryDelaySeconds"), "a negative delay counts as 0")
+    judge_task_schemas(definition, path, report, inline=inline)
     _judge_parts(definition, path, report)
 
 
@@ -126,15 +142,21 @@ def _judge_parts(model: Any, path: Path, report: Report) -> None:
 
 def _judge_failure_workflow(definition: WorkflowDefinition, path: Path, report: Report) -> None:
     name = definition.failure_workflow or ""
+    unusable = why_unusable(name)
     if name.startswith("${"):
         report.warn(path, "this names no workflow: write $workflow.input.KEY, without braces")
+    elif unusable is not None:
+        report.fault(path, unusable)
     elif name.startswith("$") and name.count(".") < 2:
         report.fault(path, f"{name} has too few parts: write $workflow.input.KEY")
 
 
-def _references(definition: WorkflowDefinition, path: Path, report: Report) -> dict[str, WorkflowTask]:
-    """The nodes by reference name; duplicates and impossible names are faults."""
+def _references(
+    definition: WorkflowDefinition, path: Path, report: Report
+) -> tuple[dict[str, WorkflowTask], dict[str, Path]]:
+    """The nodes and their places by reference name; duplicates and impossible names are faults."""
     found: dict[str, WorkflowTask] = {}
+    places: dict[str, Path] = {}
     for node, at in walk(definition.tasks, (*path, "tasks")):
         reference = node.task_reference_name
         place = (*at, "taskReferenceName")
@@ -149,7 +171,8 @@ def _references(definition: WorkflowDefinition, path: Path, report: Report) -> d
         if "__" in reference:
             report.fault(place, f"{reference} has a double underscore, which marks the turns of loops")
         found[reference] = node
-    return found
+        places[reference] = at
+    return found, places
 
 
 def walk(tasks: list[WorkflowTask], path: Path) -> Iterator[tuple[WorkflowTask, Path]]:
@@ -169,6 +192,9 @@ def chains(node: WorkflowTask, path: Path) -> Iterator[tuple[list[WorkflowTask],
     for index, branch in enumerate(node.fork_tasks):
         yield branch, (*path, "forkTasks", index), False
     yield node.loop_over, (*path, "loopOver"), True
+    for chain, place in guarded_chains(node):
+        yield chain, (*path, *place), False
+    yield node.compensate, (*path, "compensate"), False
 
 
 class _Tree:
@@ -210,9 +236,16 @@ class _Tree:
         _judge_parts(node, path, self._report)
         if node.task_definition is not None:
             judge_task(node.task_definition, self._report, path=(*path, "taskDefinition"), inline=True)
+        judge_node_policies(node, path, self._report)
+        if node.cache_config is not None:
+            self._expressions(node.cache_config.key, (*path, "cacheConfig", "key"), node, is_fault=False)
         for key, events in node.on_state_change.items():
             for index, event in enumerate(events):
-                judge_fields(event, (*path, "onStateChange", key, index), self._report)
+                place = (*path, "onStateChange", key, index)
+                judge_fields(event, place, self._report)
+                self._expressions(event.payload, (*place, "payload"), node, is_fault=False)
+        for index, case in enumerate(node.catch_cases):
+            judge_fields(case, (*path, "catchCases", index), self._report)
         if node.sub_workflow_param is not None:
             self._child(node.sub_workflow_param, (*path, "subWorkflowParam"), node)
 
@@ -221,13 +254,16 @@ class _Tree:
             (params.name, "name"),
             (params.task_to_domain, "taskToDomain"),
             (params.priority, "priority"),
+            (params.idempotency_key, "idempotencyKey"),
+            (params.idempotency_strategy, "idempotencyStrategy"),
         ):
             self._expressions(value, (*path, field), node, is_fault=False)
         definition = params.workflow_definition
         place = (*path, "workflowDefinition")
         if isinstance(definition, WorkflowDefinition):
             known = self._scope.task_definitions
-            judge_workflow(definition, self._report, known, path=place, inline=True)
+            has = self._scope.evaluators
+            judge_workflow(definition, self._report, known, evaluators=has, path=place, inline=True)
         elif definition is not None:
             if not (definition.startswith("${") and definition.endswith("}")):
                 self._report.fault(place, "workflowDefinition is a string, but not a valid DSL string")

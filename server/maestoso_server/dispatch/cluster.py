@@ -26,6 +26,7 @@ from .expiry import Expiry
 from .messages import Messages
 from .node import Identity, Node
 from .polling import Polling
+from .slots import Slots
 from .streams import Streams
 
 
@@ -72,6 +73,7 @@ class Cluster:
             engine=executor,
             cancels=dispatcher,
         )
+        self._slots = Slots(database=self._database, clock=self._clock, epoch=self.epoch, engine=executor)
         self._expiry = Expiry(
             database=self._database, clock=self._clock, node=self.node, memory=dispatcher, news=self
         )
@@ -86,6 +88,7 @@ class Cluster:
             group.create_task(self.hints.run())
             group.create_task(self._deadlines.run())
             group.create_task(self._messages.run())
+            group.create_task(self._slots.run())
             group.create_task(self._expiry.run())
 
     # -- what the beat asks and tells ----------------------------------------------------------------
@@ -96,6 +99,7 @@ class Cluster:
     def on_pulse(self, pulse: Pulse) -> None:
         self._deadlines.see(pulse)
         self._messages.see(pulse)
+        self._slots.see(pulse)
         self._expiry.see(pulse)
         for namespace, queue in pulse.waiting:
             self._dispatcher.rows_wait(namespace, queue)
@@ -134,6 +138,9 @@ class Cluster:
 
     def answers_wait_at(self, epoch: int) -> None:
         self.hints.answers_wait(epoch)
+
+    def workflow_slots_changed(self) -> None:
+        self._slots.changed()
 
     def deadline(self, due_ms: int) -> None:
         self._deadlines.notice(due_ms)

@@ -36,8 +36,9 @@ from ..store.deliveries import Current
 from ..store.logs import NewLine
 from ..store.queue import Take, Taken
 from ..store.sessions import KeptRow, Resumed
+from ..vault import EmptyVault, Vault
 from . import reports
-from .assignments import of_placed, of_taken
+from .assignments import Assignments
 from .deliveries import Deliveries, Delivery, State
 from .matching import Matching, Room
 from .meanwhile import Meanwhile
@@ -86,6 +87,10 @@ class Outside(Protocol):
         """A message waits for a workflow that the node `epoch` drains."""
         ...
 
+    def workflow_slots_changed(self) -> None:
+        """Slots of workflows may be given."""
+        ...
+
     def answers_wait_at(self, epoch: int) -> None:
         """A command of the node `epoch` was answered."""
         ...
@@ -102,7 +107,10 @@ class Outside(Protocol):
 class Dispatcher:
     """Implements the executor's `Placement`. One per node."""
 
-    def __init__(self, *, clock: Clock, outside: Outside, max_payload_bytes: int) -> None:
+    def __init__(
+        self, *, clock: Clock, outside: Outside, max_payload_bytes: int, vault: Vault | None = None
+    ) -> None:
+        self.assignments = Assignments(vault or EmptyVault())
         self.deliveries = Deliveries()
         self.matching = Matching()
         self.owed = Owed()
@@ -114,6 +122,10 @@ class Dispatcher:
         self.dropped_log_lines = 0
         self.owes: Callable[[], None] = _nobody
         """Called when there is something new in `owed` or a take to make."""
+        self.opens: Callable[[int], None] = _ignore_time
+        """Told when `look` is to be called."""
+        self.on_slot_freed: Callable[[str, str, str], None] = _ignore_slot
+        """Told that one of a limited (queue, task type) has ended: the pollers' ear."""
         self.on_waiting: Callable[[str, str], None] = _ignore_queue
         """Told of every queue in which rows wait: the pollers' ear."""
         self.on_redelivered: Callable[[str, int], None] = _ignore_count
@@ -127,7 +139,7 @@ class Dispatcher:
         self._former: dict[str, Room] = {}
         """By session: slots of tasks about to be born that were reserved before the session was resumed.
         The resume may have given these tasks to others already: they go back."""
-        self._taker = Taker(self.matching, wake=self._woken)
+        self._taker = Taker(self.matching, wake=self._woken, opens=lambda due_ms: self.opens(due_ms))
         self.meanwhile = Meanwhile()
         """Tasks (workflow id, seq) and deliveries (tokens) that are over."""
 
@@ -336,7 +348,7 @@ class Dispatcher:
                 continue
             if not self.knows(row.workflow_id, row.seq, row.delivery):
                 delivery = _of_row(row, session)
-                delivery.assignment = of_taken(row, delivery.token)
+                delivery.assignment = self.assignments.of_taken(row, delivery.token)
                 self._remember(delivery)
                 session.assign(delivery)
 
@@ -680,7 +692,7 @@ class Dispatcher:
             if session is None or room is not session.room:
                 self._return(delivery, 0)
             else:
-                delivery.assignment = of_placed(item, delivery.token)
+                delivery.assignment = self.assignments.of_placed(item, delivery.token)
                 session.assign(delivery)
 
     def waiting(self, namespace: str, births: Sequence[QueueBirth]) -> None:
@@ -694,6 +706,19 @@ class Dispatcher:
             delivery = self.deliveries.find(workflow_id, seq)
             if delivery is not None:
                 self._end(delivery, wire.CANCEL_REASON_WORKFLOW_ENDED)
+
+    def slots_freed(self, namespace: str, queues: Iterable[tuple[str, str]]) -> None:
+        for queue, task_type in dict.fromkeys(queues):
+            self._taker.slot_freed(namespace, queue, task_type)
+            self.on_slot_freed(namespace, queue, task_type)
+            self._outside.rows_wait(namespace, queue)
+
+    def workflow_slots_changed(self) -> None:
+        self._outside.workflow_slots_changed()
+
+    def look(self) -> None:
+        """Some window of a rate limit has opened, or is to be looked at."""
+        self._taker.look(self._clock.now_ms())
 
     def ended_elsewhere(self, owner_epochs: Iterable[int]) -> None:
         self._outside.ended_elsewhere(owner_epochs)
@@ -725,8 +750,7 @@ class Dispatcher:
             session.cancel(delivery, reason)
             self._taker.made_room(session.room)
         if delivery.limit:
-            self._taker.slot_freed(delivery.namespace, delivery.task_type)
-            self._outside.rows_wait(delivery.namespace, delivery.queue)
+            self.slots_freed(delivery.namespace, [(delivery.queue, delivery.task_type)])
 
     # -- waiting rows --------------------------------------------------------------------------------
 
@@ -793,7 +817,7 @@ class Dispatcher:
             session.rest()
             self._return(delivery, 0)
         else:
-            delivery.assignment = of_taken(row, delivery.token)
+            delivery.assignment = self.assignments.of_taken(row, delivery.token)
             session.assign(delivery)
 
     # -- hand-backs ----------------------------------------------------------------------------------
@@ -875,6 +899,14 @@ def _nobody() -> None:
 
 
 def _ignore_count(cause: str, count: int) -> None:
+    return
+
+
+def _ignore_time(due_ms: int) -> None:
+    return
+
+
+def _ignore_slot(namespace: str, queue: str, task_type: str) -> None:
     return
 
 

@@ -8,6 +8,7 @@ twice.
     hand-backs   at once (within 50 ms of the end of a stream)
     reads        every 50 ms, unless the completion came first; progress and log lines with them
     ticks        when the next session wants to know the time
+    openings     when the next window of a rate limit opens
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from ..store import lists, logs, queue, sessions
 from ..store.database import Connection, Database, Unavailable
 from ..store.nodes import NodeLost
 from . import reports
+from .alarm import Alarm
+from .attempt import on_alarm
 from .deliveries import Delivery, State
 from .demand import Demand
 from .dispatcher import Answer, Dispatcher
@@ -83,8 +86,10 @@ class Loops:
         self._at_once_asked = asyncio.Event()
         self._behind_asked = asyncio.Event()
         self._sooner = asyncio.Event()
+        self._opens = Alarm(clock)
         dispatcher.owes = self._wake
         dispatcher.ticks.sooner = self._sooner.set
+        dispatcher.opens = self._opens.notice
 
     async def run(self) -> None:
         """All loops, until cancelled."""
@@ -94,6 +99,7 @@ class Loops:
             group.create_task(self._on(self._at_once_asked, self.write_at_once))
             group.create_task(self._on(self._behind_asked, self.write_behind, WRITE_BEHIND_MS))
             group.create_task(self._tick())
+            group.create_task(on_alarm(self._clock, self._opens, self._look))
             group.create_task(self._refresh())
 
     def _wake(self) -> None:
@@ -156,15 +162,17 @@ class Loops:
     async def _take(self, request: TakeRequest) -> queue.Take:
         ring = request.ring
         async with self._database.acquire() as conn:
-            if request.limited:
+            if request.limited is not None:
                 return await queue.take_limited(
                     conn,
                     epoch=self._epoch(),
                     namespace=ring.namespace,
                     queue=ring.queue,
-                    task_type=ring.task_type,
+                    limit_name=request.limited,
                     sessions=request.sessions,
+                    now_ms=self._clock.now_ms(),
                     after=request.after,
+                    skip=request.skip,
                 )
             return await queue.take(
                 conn,
@@ -173,7 +181,12 @@ class Loops:
                 queue=ring.queue,
                 sessions=request.sessions,
                 after=request.after,
+                skip=request.skip,
             )
+
+    async def _look(self) -> None:
+        """Where a window of a rate limit has opened."""
+        self._dispatcher.look()
 
     # -- at once -------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..store.queue import Watermark
 from .deliveries import Delivery
@@ -146,10 +146,12 @@ class Takes:
     under_way: bool = False
     told: bool = False
     """Rows were said to wait since the last take began."""
-    limited: bool = False
-    """The rows at the head are under a limit."""
-    limited_out: bool = False
-    """The limit keeps rows back: wait until one of the type ends."""
+    limited: str | None = None
+    """The task definition under whose limits the row at the head stands."""
+    kept_back: dict[str, int] = field(default_factory=dict)
+    """Names whose limits are used up -> when to look again; 0: when one of their tasks ends."""
+    freed: bool = False
+    """One of them may have ended since the last take began."""
     after: Watermark | None = None
     after_ms: int = 0
     """When the first take of this watermark was made."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..clock import Clock
@@ -20,6 +20,7 @@ from ..store.database import Database
 from ..store.queue import Taken
 from .demand import Demand
 from .dispatcher import Dispatcher
+from .takes import LOOK_AGAIN_MS
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +53,8 @@ class _Line:
     told: bool = False
     """Rows may be there since the last take began."""
     server: asyncio.Task[None] | None = None
+    opening: asyncio.Task[None] | None = None
+    """Takes again when the window of a rate limit has opened."""
     turn: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the take under way is over; the next one has another."""
 
@@ -79,6 +82,7 @@ class Polling:
         self._epoch = epoch
         self._lines: dict[tuple[str, str], _Line] = {}
         dispatcher.on_waiting = self.waiting
+        dispatcher.on_slot_freed = self.slot_freed
 
     def wanted(self) -> set[tuple[str, str]]:
         """(namespace, queue) of every queue that somebody polls."""
@@ -116,6 +120,28 @@ class Polling:
             if line.server is None:
                 line.server = asyncio.get_running_loop().create_task(self._serve(line))
 
+    def slot_freed(self, namespace: str, queue: str, task_type: str) -> None:
+        """A task of this limited type ended: in whatever domain, another one may run."""
+        for line in list(self._lines.values()):
+            if line.namespace == namespace and (line.queue == queue or line.task_type == task_type):
+                self.waiting(namespace, line.queue)
+
+    def _opens(self, line: _Line, due_ms: int) -> None:
+        """Rows of this line may be handed out from then on."""
+        if line.opening is None:
+            line.opening = asyncio.get_running_loop().create_task(self._open(line, due_ms))
+
+    async def _open(self, line: _Line, due_ms: int) -> None:
+        await self._clock.sleep_until(due_ms)
+        line.opening = None
+        self.waiting(line.namespace, line.queue)
+
+    def _drop(self, line: _Line) -> None:
+        """Nobody polls this queue any more."""
+        self._lines.pop((line.namespace, line.queue), None)
+        if line.opening is not None:
+            line.opening.cancel()
+
     def _enter(self, poller: _Poller) -> list[_Line]:
         lines = []
         for name, task_type in poller.queues.items():
@@ -136,7 +162,7 @@ class Polling:
             if line is not None:
                 line.pollers.pop(poller, None)
                 if not line.pollers and line.server is None:
-                    del self._lines[key]
+                    self._drop(line)
         for row in poller.rows:
             self._dispatcher.return_polled(row, poller.worker_id)
 
@@ -158,15 +184,13 @@ class Polling:
             line.server = None
             line.turn_over()
             if not line.pollers:
-                self._lines.pop((line.namespace, line.queue), None)
+                self._drop(line)
 
     async def _take_for(self, line: _Line, poller: _Poller) -> bool:
         """One poller's turn; True: more may wait."""
         poller.taking = True
         try:
-            take = await self._take(line, poller, limited=False)
-            if not take.rows and take.limited:
-                take = await self._take(line, poller, limited=True)
+            take = await self._take_within_limits(line, poller)
         except Exception as error:
             poller.error = error
             self._answer(poller)
@@ -187,7 +211,25 @@ class Polling:
             if other is not None and other is not line and other.told:
                 self.waiting(other.namespace, other.queue)
 
-    async def _take(self, line: _Line, poller: _Poller, *, limited: bool) -> queue.Take:
+    async def _take_within_limits(self, line: _Line, poller: _Poller) -> queue.Take:
+        """The first rows that may be handed out. Where the limits of a name are used up, those of others
+        that wait in the same queue are looked for."""
+        used_up: list[str] = []
+        while True:
+            take = await self._take(line, poller, skip=used_up)
+            if take.rows or take.limited is None:
+                return take
+            name = take.limited
+            take = await self._take(line, poller, limit_name=name, skip=used_up)
+            if take.opens_ms:
+                self._opens(line, min(take.opens_ms, self._clock.now_ms() + LOOK_AGAIN_MS))
+            if take.rows or take.limited is None or name == line.task_type:
+                return take
+            used_up.append(name)
+
+    async def _take(
+        self, line: _Line, poller: _Poller, *, limit_name: str | None = None, skip: Sequence[str] = ()
+    ) -> queue.Take:
         async with self._database.acquire() as conn:
             return await queue.take_polled(
                 conn,
@@ -197,7 +239,8 @@ class Polling:
                 worker_id=poller.worker_id,
                 count=poller.count,
                 now_ms=self._clock.now_ms(),
-                limited_type=line.task_type if limited else None,
+                limit_name=limit_name,
+                skip=skip,
             )
 
     def _answer(self, poller: _Poller) -> None:

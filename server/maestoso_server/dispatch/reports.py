@@ -28,6 +28,7 @@ from .refusals import error_message
 
 REASON_MAX = 500
 """Characters of a task's reason."""
+ERROR_NAME_MAX = 255
 LOG_LINES_MAX = 1_000
 LOG_LINE_MAX = 4_096
 """Characters; a longer line of a report is cut."""
@@ -82,7 +83,7 @@ def _failed(event: Result, result: TaskResult, max_payload_bytes: int) -> None:
     event.status = TaskStatus.FAILED_WITH_TERMINAL_ERROR if failure.terminal else TaskStatus.FAILED
     said = f"{failure.type}: {failure.message}" if failure.type and failure.message else failure.message
     event.reason = (said or failure.type or "failed without a message")[:REASON_MAX]
-    event.error_name = failure.error_name or None
+    event.error_name = failure.error_name[:ERROR_NAME_MAX] or None
     if failure.HasField("retry_after"):
         event.retry_after_s = _seconds(failure.retry_after, "failure.retry_after")
     if result.failure_output:

@@ -17,45 +17,84 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from typing import Any
 
-from . import again, attempts, commands, ending, results, revival, runs, settle, signals
+from . import (
+    again,
+    attempts,
+    closing,
+    commands,
+    ending,
+    guarded,
+    jump,
+    keys,
+    rerun,
+    results,
+    revival,
+    runs,
+    settle,
+    signals,
+    slots,
+    statuses,
+    steering,
+    updates,
+    upgrade,
+)
 from .decision import Decision, MessageKind, Outcome
 from .events import (
+    ChangeVariables,
     ChildEnded,
+    ChildPlaced,
     ChildRevived,
     Continue,
     DeliveryDue,
     Due,
     Event,
+    Follow,
+    Jump,
     Pause,
+    Remove,
+    Rerun,
     Restart,
     Result,
     Resume,
     Retry,
     Signal,
+    Skip,
+    SlotGranted,
     Start,
     Terminate,
+    UpdateTask,
+    Upgrade,
     WorkerLost,
 )
 from .messages import continuation
 from .needs import Need
-from .operators import forks, joins, loops
+from .operators import compensation, forks, joins, loops, tries
 from .plan import Plan
 from .state import View, WorkflowStatus
 from .steps import (
+    AFRESH,
     AGAIN,
+    ASIDE,
     BIRTH,
     BRANCHES,
     CANCEL,
+    CATCH,
+    CHOOSE,
     CLOSE,
+    DROP,
     END,
     JOIN_BIRTH,
     LAST,
     NOTIFY,
+    PART,
     RECOUNT,
     REVIVE,
     RUN,
     SETTLE,
+    SWEEP,
     TURN,
+    UNDO,
+    UNREACHED,
 )
 from .turn import Step, Turn
 
@@ -67,12 +106,15 @@ _ENDED = int(WorkflowStatus.COMPLETED)
 
 _HANDLERS: dict[type[Event], Callable[[Turn, Any], Outcome | None]] = {
     Start: commands.apply_start,
+    SlotGranted: commands.apply_slot_granted,
     Result: results.apply_result,
     Signal: signals.apply_signal,
     Due: results.apply_due,
     DeliveryDue: results.apply_delivery_due,
     WorkerLost: results.apply_worker_lost,
     ChildEnded: results.apply_child_ended,
+    ChildPlaced: results.apply_child_placed,
+    Follow: keys.apply_follow,
     ChildRevived: again.apply_child_revived,
     Continue: commands.apply_continue,
     Pause: commands.apply_pause,
@@ -80,6 +122,13 @@ _HANDLERS: dict[type[Event], Callable[[Turn, Any], Outcome | None]] = {
     Terminate: commands.apply_terminate,
     Retry: again.apply_retry,
     Restart: again.apply_restart,
+    Rerun: rerun.apply_rerun,
+    Jump: jump.apply_jump,
+    Skip: steering.apply_skip,
+    ChangeVariables: steering.apply_change_variables,
+    Remove: steering.apply_remove,
+    UpdateTask: updates.apply_update_task,
+    Upgrade: upgrade.apply_upgrade,
 }
 
 _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {
@@ -97,6 +146,15 @@ _PREPARE: dict[int, Callable[[Turn, Step], Any]] = {
     REVIVE: revival.prepare_revive,
     RECOUNT: revival.prepare_recount,
     LAST: forks.prepare_last,
+    ASIDE: rerun.prepare_aside,
+    AFRESH: runs.prepare_afresh,
+    DROP: jump.prepare_drop,
+    UNREACHED: joins.prepare_unreached,
+    CATCH: tries.prepare_catch,
+    SWEEP: tries.prepare_sweep,
+    CHOOSE: tries.prepare_choose,
+    PART: tries.prepare_part,
+    UNDO: compensation.prepare_undo,
 }
 
 _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
@@ -114,7 +172,19 @@ _ACT: dict[int, Callable[[Turn, Step, Any], None]] = {
     REVIVE: revival.act_revive,
     RECOUNT: revival.act_recount,
     LAST: forks.act_last,
+    ASIDE: rerun.act_aside,
+    AFRESH: runs.act_afresh,
+    DROP: jump.act_drop,
+    UNREACHED: joins.act_unreached,
+    CATCH: tries.act_catch,
+    SWEEP: tries.act_sweep,
+    CHOOSE: tries.act_choose,
+    PART: tries.act_part,
+    UNDO: compensation.act_undo,
 }
+
+_WATCHED_PREPARE = guarded.watched_prepare(_PREPARE)
+_WATCHED_ACT = guarded.watched_act(_ACT)
 
 Asking = Generator[list[Need], list[Any], Decision]
 
@@ -138,20 +208,23 @@ def decide(plan: Plan, view: View, events: Sequence[Event], *, rows_max: int = R
             outcome = handler(turn, event)
         outcomes.append(outcome)
         agenda = turn.agenda
+        prepares, acts = _PREPARE, _ACT
+        if turn.plan.guarded:
+            prepares, acts = _WATCHED_PREPARE, _WATCHED_ACT
         while True:
             while agenda and turn.budget > 0:
                 step = agenda[0]
                 kind = step[0]
                 if turn.header.status != _RUNNING and kind != CANCEL:
                     break
-                prepared = _PREPARE[kind](turn, step)
+                prepared = prepares[kind](turn, step)
                 if turn.wanted or turn.wanted_keys or turn.wanted_latest:
-                    _look_ahead(turn)
+                    _look_ahead(turn, prepares)
                     needs = turn.take_wanted()
                     turn.learn(needs, (yield needs))
                     continue
                 agenda.popleft()
-                _ACT[kind](turn, step, prepared)
+                acts[kind](turn, step, prepared)
             if agenda or turn.header.open or turn.header.status != _RUNNING or not _at_rest(turn):
                 break
             completion = ending.prepare_completion(turn)
@@ -162,15 +235,26 @@ def decide(plan: Plan, view: View, events: Sequence[Event], *, rows_max: int = R
             ending.complete(turn, completion)
         if agenda:
             _leave(turn)
+        while turn.notices:
+            told = closing.publications(turn)
+            if turn.lacking:
+                needs = turn.take_wanted()
+                turn.learn(needs, (yield needs))
+                continue
+            turn.published.extend(told)
+            turn.notices.clear()
+    if turn.plan.status_queue is not None:
+        statuses.finalize(turn, view.header)
     decision = turn.decision()
     decision.outcomes = outcomes
     return decision
 
 
-def _look_ahead(turn: Turn) -> None:
+def _look_ahead(turn: Turn, prepares: dict[int, Callable[[Turn, Step], Any]]) -> None:
     """Have the steps behind the first one note what they lack, so that it is asked together."""
     for step in islice(turn.agenda, 1, _LOOK_AHEAD):
-        _PREPARE[step[0]](turn, step)
+        prepares[step[0]](turn, step)
+    turn.unresolved.clear()
 
 
 def _at_rest(turn: Turn) -> bool:
@@ -178,7 +262,7 @@ def _at_rest(turn: Turn) -> bool:
     if turn.header.cursor is None:
         return True
     work = turn.pending_work()
-    return not work["steps"] and not work["held"]
+    return not work["steps"] and not work["held"] and work["slot"] != slots.WAITS
 
 
 def _leave(turn: Turn) -> None:

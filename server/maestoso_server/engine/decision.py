@@ -24,12 +24,18 @@ class Verdict(IntEnum):
     BEHIND = 5
     """An operator's command that came while a cursor runs. Nothing changed: give it again when
     the `Continue` events have used the cursor up (`continues(header)` is False)."""
+    ABSENT = 6
+    """An operator's command about a task that the workflow does not have: NOT_FOUND with `reason`."""
 
 
 @dataclass(slots=True)
 class Outcome:
     verdict: Verdict
     reason: str = ""
+    report: Json | None = None
+    """What a command that only looks, or looked first, has found (`engine/upgrade.py`)."""
+    seq: int = 0
+    """The task that a signal or an update by reference found; 0 for all else."""
 
 
 APPLIED = Outcome(Verdict.APPLIED)
@@ -50,13 +56,43 @@ class QueueBirth:
     size: int
     """Bytes of input, for the capacity in bytes."""
     limit: int = 0
-    """`concurrentExecLimit` of its definition; 0 = none."""
+    """`concurrentExecLimit` of its definition, the largest integer where only its rate is limited;
+    0 = not limited."""
     response_s: int = 0
     timeout_s: int = 0
     """`responseTimeoutSeconds` and `timeoutSeconds`; 0 = none. Their clocks run from the start."""
     total_due_ms: int = 0
     """When `totalTimeoutSeconds` runs out; 0 = never."""
     redeliver_on_loss: bool = False
+    limit_name: str = ""
+    """The task definition whose limits hold. They are read anew at each hand-out while it is
+    registered; else these hold:"""
+    rate: int = 0
+    rate_window_s: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Alert:
+    """A clock that only alerts has run out. `of`: workflow, task; `clock`: execution, poll, total."""
+
+    of: str
+    clock: str
+    text: str
+    seq: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Slot:
+    """What a decision does to the slot of a workflow under a `rateLimitConfig`; without a limit
+    (`slots` 0) it gives it back."""
+
+    key: str = ""
+    slots: int = 0
+    arrived_ms: int = 0
+    holds: bool = False
+    """It has the slot from this commit on; else it waits for it."""
+    refusable: bool = False
+    """REJECT: where no slot is free it must not wait."""
 
 
 class MessageKind(IntEnum):
@@ -71,6 +107,9 @@ class MessageKind(IntEnum):
     RESULT = 7
     COMMAND = 8
     CHILD_RETRY = 9
+    SLOT_GRANTED = 21
+    CHILD_PLACED = 22
+    FOLLOW = 23
 
 
 @dataclass(slots=True)
@@ -82,6 +121,27 @@ class Message:
     body: Json
     due_ms: int = 0
     parked: bool = False
+
+
+@dataclass(slots=True)
+class Publication:
+    """An event for the outbox (`store/outbox.py`), written by the commit that it tells of."""
+
+    queue: str
+    """`<provider>:<rest>` (`engine/sinks.py`)."""
+    message_id: str
+    """The same for the same event: a consumer may see one twice."""
+    body: Json
+
+
+@dataclass(slots=True)
+class CacheWrite:
+    """An output that tasks of the same name and key may use until `expires_ms`."""
+
+    name: str
+    key: str
+    output: Json
+    expires_ms: int
 
 
 @dataclass(slots=True)
@@ -102,6 +162,7 @@ class Decision:
     """This decision made an ended workflow RUNNING again, or renamed its definition."""
     inserted: list[TaskRow] = field(default_factory=list)
     updated: list[TaskRow] = field(default_factory=list)
+    """Those that left the generation (`aside`) among them."""
     deleted: list[int] = field(default_factory=list)
     """`seq` of rows removed for good (keepLastN)."""
     births: list[QueueBirth] = field(default_factory=list)
@@ -123,5 +184,16 @@ class Decision:
     """`seq` -> a script that was slow. After the commit its value comes as a `Result` of that row:
     COMPLETED with output `{"result": value}`, FAILED (may be tried again) or
     FAILED_WITH_TERMINAL_ERROR with the reason. Lost with the process, it is asked for again."""
+    published: list[Publication] = field(default_factory=list)
+    cached: list[CacheWrite] = field(default_factory=list)
+    slot: Slot | None = None
+    """What becomes of its slot under a `rateLimitConfig`; None: nothing."""
+    alerts: list[Alert] = field(default_factory=list)
+    freed: list[tuple[str, str]] = field(default_factory=list)
+    """(queue, task type) of rows under a `concurrentExecLimit` that have ended or wait again."""
     outcomes: list[Outcome] = field(default_factory=list)
     """One per event, in order."""
+    corrected: bool = False
+    """An operator gave the workflow another input or correlation id."""
+    aside: dict[int, None] = field(default_factory=dict)
+    """`seq` of updated rows that left the generation."""

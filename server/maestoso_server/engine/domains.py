@@ -8,12 +8,13 @@ from .needs import Demand
 from .nodes import SYSTEM_TYPES
 
 if TYPE_CHECKING:
+    from .policy import Policy
     from .turn import Turn
 
 NO_DOMAIN = "NO_DOMAIN"
 
 
-def domain_of(turn: Turn, task_type: str) -> str:
+def domain_of(turn: Turn, task_type: str, policy: Policy) -> str:
     """The domain for a new row of this type; "" for none (or while the answer is wanted).
 
     Of a comma list the first one with a live poller wins, else the last; `NO_DOMAIN` in it stands
@@ -27,7 +28,8 @@ def domain_of(turn: Turn, task_type: str) -> str:
         return ""
     chosen = names[-1]
     if len(names) > 1:
-        queues = {name: task_type if name == NO_DOMAIN else f"{name}:{task_type}" for name in names}
+        plain = f"{task_type}{policy.queue_suffix}"
+        queues = {name: plain if name == NO_DOMAIN else f"{name}:{plain}" for name in names}
         live = turn.ask(Demand(tuple(dict.fromkeys(queues.values()))))
         chosen = next(
             (name for name in names if live and (name == NO_DOMAIN or queues[name] in live)), chosen

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..payload import EMPTY, Json
-from . import failure, messages, reasons
+from . import failure, keys, messages, reasons, slots, statuses
 from .decision import MessageKind
+from .faults import stored_name
+from .guards import over, undoing
 from .limits import PAYLOAD_MAX_BYTES
-from .needs import ChildAnswer, FailedRows, OpenRows
+from .needs import ChildAnswer, FailedRows, OpenRows, RowsAfter
 from .nodes import SUB_WORKFLOW
+from .operators import compensation
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import CANCEL, END
+from .steps import CANCEL, COMPENSATED, END
 
 if TYPE_CHECKING:
     from .turn import Step, Turn
@@ -26,6 +29,7 @@ _COMPLETED = int(TaskStatus.COMPLETED)
 def prepare_output(turn: Turn) -> Json:
     """The output by Conductor's rule: `outputParameters`, else the last row's output (K7)."""
     plan = turn.plan
+    turn.unresolved.clear()
     if plan.output is not None:
         return Json.of(turn.evaluate(plan.output, (), plan.output_whole))
     last = turn.header.last_task
@@ -38,15 +42,37 @@ def prepare_completion(turn: Turn) -> tuple[str | None, Json | None]:
     fails comes later: by then its status is another one."""
     if turn.header.permissive_failed:
         return _permissive_reason(turn), None
-    return None, prepare_output(turn)
+    output = prepare_output(turn)
+    return output_fault(turn, output), output
+
+
+def output_fault(turn: Turn, output: Json) -> str | None:
+    """Why a workflow that has come to its end must not complete with this output, which has just been
+    put together."""
+    plan = turn.plan
+    if turn.lacking:
+        return None
+    if plan.strict and turn.unresolved:
+        return reasons.unresolved(turn.unresolved[0], "outputParameters")
+    if plan.output_schema is not None:
+        faults = plan.output_schema.faults(output.value, "output")
+        if faults:
+            return reasons.breaks_schema("workflow output", "outputSchema", faults)
+    return None
 
 
 def _permissive_reason(turn: Turn) -> str:
-    texts = [
-        reasons.permissive_failed(turn.task_id(row.seq), row.status, row.reason)
-        for row in failed_rows(turn, 0, _REASONS_MAX)
-    ]
+    rows = failed_rows(turn, 0, _REASONS_MAX)
+    if turn.plan.guarded:
+        rows = [row for row in rows if not _is_caught(turn, row)]
+    texts = [reasons.permissive_failed(turn.task_id(row.seq), row.status, row.reason) for row in rows]
     return ". ".join(texts)
+
+
+def _is_caught(turn: Turn, row: TaskRow) -> bool:
+    """A TRY has taken the failure, or the row was cancelled with what had failed."""
+    node = turn.node_of(row)
+    return node is not None and over(turn, node, row.path) is not None
 
 
 def complete(turn: Turn, prepared: tuple[str | None, Json | None]) -> None:
@@ -60,21 +86,59 @@ def complete(turn: Turn, prepared: tuple[str | None, Json | None]) -> None:
     end(turn, WorkflowStatus.COMPLETED, None if turn.plan.first else reasons.NO_TASKS, output)
 
 
-def prepare_end(turn: Turn, step: Step) -> tuple[Json, ChildAnswer | None] | None:
-    """(the output, the failure workflow to start). `workflow.status` in an output is the final one
-    already. None where the workflow has ended."""
+class Ending:
+    """How a workflow ends: status and reason, its output, the failure workflow to start, whether it
+    compensates first (then nothing else counts), and the error's name."""
+
+    __slots__ = ("after", "compensates", "error", "output", "reason", "status")
+
+    def __init__(self, status: WorkflowStatus, reason: str | None, output: Json = EMPTY) -> None:
+        self.status = status
+        self.reason = reason
+        self.output = output
+        self.after: ChildAnswer | None = None
+        self.compensates = False
+        self.error: str | None = None
+
+
+def prepare_end(turn: Turn, step: Step) -> Ending | None:
+    """`workflow.status` in an output is the final one already. None where the workflow has ended."""
     header = turn.header
-    _, status, reason, by = step
+    _, status, reason, by, *mode = step
     if header.status >= WorkflowStatus.COMPLETED:
         return None
+    found = Ending(WorkflowStatus(status), reason)
+    if turn.plan.compensable and mode != [COMPENSATED]:
+        if undoing(turn):
+            return None
+        if (mode or _compensates(turn, status, by)) and compensation.is_due(turn):
+            found.compensates = True
+            return found
+    failed = turn.row(by) if by and header.parent_id else None
+    found.error = stored_name(failed) if failed is not None else None
     before = header.status, header.reason
-    header.status, header.reason = WorkflowStatus(status), reasons.short(reason)
+    turn.unresolved.clear()
+    header.status, header.reason = found.status, reasons.short(reason)
     try:
-        output = _terminal_output(turn, by) or prepare_output(turn)
-        failed = status != WorkflowStatus.COMPLETED
-        return output, failure.prepare(turn) if failed else None
+        found.output = _terminal_output(turn, by) or prepare_output(turn)
+        if status == WorkflowStatus.COMPLETED:
+            fault = output_fault(turn, found.output)
+            if fault is None:
+                return found
+            found.status = header.status = WorkflowStatus.FAILED
+            found.reason = fault
+        found.after = failure.prepare(turn)
+        return found
     finally:
         header.status, header.reason = before
+
+
+def _compensates(turn: Turn, status: int, by: int) -> bool:
+    """A workflow that fails by itself does; one that a TERMINATE task ends, where its input says so."""
+    row = turn.row(by) if by else None
+    if row is not None and row.status == TaskStatus.COMPLETED:
+        return status != WorkflowStatus.COMPLETED and row.input.value.get("compensate") is True
+    return status in (WorkflowStatus.FAILED, WorkflowStatus.TIMED_OUT)
 
 
 def _terminal_output(turn: Turn, seq: int) -> Json | None:
@@ -85,16 +149,18 @@ def _terminal_output(turn: Turn, seq: int) -> Json | None:
     return row.output or EMPTY
 
 
-def act_end(turn: Turn, step: Step, found: tuple[Json, ChildAnswer | None] | None) -> None:
+def act_end(turn: Turn, step: Step, found: Ending | None) -> None:
     if found is None:
         return
-    _, status, reason, by = step
-    output, after = found
-    if len(output.raw) > PAYLOAD_MAX_BYTES:
-        output = EMPTY
-    end(turn, WorkflowStatus(status), reason, output, by if status != WorkflowStatus.COMPLETED else 0)
-    if after is not None:
-        failure.start(turn, after)
+    by = step[3]
+    if found.compensates:
+        compensation.begin_end(turn, int(found.status), found.reason, by)
+        return
+    output = found.output if len(found.output.raw) <= PAYLOAD_MAX_BYTES else EMPTY
+    failed = by if found.status != WorkflowStatus.COMPLETED else 0
+    end(turn, found.status, found.reason, output, failed, error=found.error)
+    if found.after is not None:
+        failure.start(turn, found.after)
 
 
 def end(
@@ -105,6 +171,7 @@ def end(
     failed_task: int = 0,
     *,
     by_parent: bool = False,
+    error: str | None = None,
 ) -> None:
     """Flip the header; its open rows follow."""
     header = turn.header
@@ -114,10 +181,13 @@ def end(
     header.failed_task = failed_task
     header.ended_ms = turn.now_ms
     turn.changed = turn.payload_changed = turn.ended = True
+    statuses.tell(turn, status.name)
+    slots.give_back(turn)
     if turn.plan.timeout_s:
         turn.deadlines[0] = 0
     if header.parent_id and not by_parent:
-        turn.send(header.parent_id, MessageKind.CHILD_ENDED, messages.child_ended(header))
+        turn.send(header.parent_id, MessageKind.CHILD_ENDED, messages.child_ended(header, error))
+    keys.tell_followers(turn, error)
     if header.open:
         turn.first((CANCEL, 0))
 
@@ -133,6 +203,15 @@ def open_rows(turn: Turn, after: int, limit: int) -> list[TaskRow]:
 def failed_rows(turn: Turn, after: int, limit: int) -> list[TaskRow]:
     """Newest attempts that ended unsuccessfully, by seq, as this decision has left them."""
     return _select(turn, after, limit, FailedRows(after, limit), _is_failed)
+
+
+def rows_after(turn: Turn, after: int, limit: int) -> list[TaskRow]:
+    """Rows of this generation by seq, as this decision has left them."""
+    return _select(turn, after, limit, RowsAfter(after, limit), _is_any)
+
+
+def _is_any(_row: TaskRow) -> bool:
+    return True
 
 
 def _is_failed(row: TaskRow) -> bool:
@@ -167,12 +246,16 @@ def prepare_cancel(turn: Turn, step: Step) -> list[tuple[TaskRow, Any]]:
 def act_cancel(turn: Turn, _step: Step, found: list[tuple[TaskRow, Any]]) -> None:
     """End them as CANCELED, and the children that they started."""
     header = turn.header
-    reason = messages.child_terminate(reasons.parent_ended(header.status, header.reason))
+    fails = header.status in (WorkflowStatus.FAILED, WorkflowStatus.TIMED_OUT)
+    told = reasons.parent_ended(header.status, header.reason)
+    reason = messages.child_terminate(told, compensate=fails)
     for stale, node in found:
         row = turn.edit(stale)
         if node is not None:
             turn.close(node, row, TaskStatus.CANCELED)
-        if row.child_id is not None and (node is None or node.kind == SUB_WORKFLOW):
+        if row.child_id is None or keys.is_follower(row):
+            continue
+        if node is None or node.kind == SUB_WORKFLOW:
             turn.send(row.child_id, MessageKind.CHILD_TERMINATE, reason)
     if found and header.open:
         turn.first((CANCEL, found[-1][0].seq))

@@ -7,7 +7,9 @@ choice (jitter, the id of a second child), so that the same event always decides
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
+from ..definitions.keys import KeyPolicy
 from ..payload import EMPTY, Json
 from .state import TaskStatus
 
@@ -22,7 +24,43 @@ class Event:
 
 @dataclass(slots=True, kw_only=True)
 class Start(Event):
-    """The workflow begins. Its header is in the view already, with `revision` 0 and no rows."""
+    """The workflow begins. Its header is in the view already, with `revision` 0 and no rows.
+
+    `told`: another workflow asks for it, who cannot be refused at once. Where its header has an
+    idempotency key, `key_policy` says what a used one means for the task `asked_seq` of `asked_by`;
+    `answers`: that task waits only for the word that the workflow has started."""
+
+    told: bool = False
+    key_policy: KeyPolicy = KeyPolicy.FAIL
+    asked_by: str = ""
+    asked_seq: int = 0
+    answers: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class ChildPlaced(Event):
+    """Which workflow the start of `child_id`, which has a key, came to; or the `reason` why to none."""
+
+    seq: int
+    child_id: str
+    workflow_id: str
+    reason: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Follow(Event):
+    """Task `seq` of workflow `by` wants to be told how this workflow ends."""
+
+    by: str
+    seq: int
+
+
+@dataclass(slots=True, kw_only=True)
+class SlotGranted(Event):
+    """A workflow that waits for a slot of its `rateLimitConfig` has it now; or (`refused` says why) it
+    will not get one."""
+
+    refused: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,17 +84,28 @@ class Result(Event):
     retry_after_s: int | None = None
 
 
+class Keep(IntEnum):
+    """Whether a signal that finds no waiting task is kept for one that is still to come."""
+
+    NEVER = 0
+    NAMED = 1
+    """Only for a task that the definition names; not for one that a dynamic fork may bring."""
+    ALWAYS = 2
+
+
 @dataclass(slots=True, kw_only=True)
 class Signal(Event):
     """Complete or fail the waiting task with this reference (or the only blocking one, if None).
 
-    One that arrives before its task exists is parked in the inbox and consumed when it is born.
+    One that arrives before its task exists is parked in the inbox and consumed when it is born, as
+    far as `keep` allows.
     """
 
     reference: str | None
     status: TaskStatus
     output: Json = EMPTY
     reason: str | None = None
+    keep: Keep = Keep.ALWAYS
 
 
 @dataclass(slots=True, frozen=True)
@@ -122,6 +171,8 @@ class ChildEnded(Event):
     name: str = ""
     version: int = 0
     """The child's, for the reason that the parent shows."""
+    error_name: str | None = None
+    """The name that came with the failure of the task that made the child fail."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,10 +200,14 @@ class Resume(Event):
 
 @dataclass(slots=True, kw_only=True)
 class Terminate(Event):
-    """End as TERMINATED. `by_parent` is set when the parent's end is the cause."""
+    """End as TERMINATED. `by_parent` is set when the parent's end is the cause. With
+    `trigger_failure` the definition's failure workflow is started, as if it had failed by itself.
+    `compensate`: undo first what completed, where the definition says how."""
 
     reason: str
     by_parent: bool = False
+    trigger_failure: bool = False
+    compensate: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -173,3 +228,71 @@ class Restart(Event):
     snapshot_id: str | None = None
     name: str | None = None
     version: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Rerun(Event):
+    """Run an ended workflow again: from the beginning (`seq` 0, in a new generation), or from the
+    task of that row, keeping all that does not come after it in the flow.
+
+    `input` and `correlation_id` replace the workflow's where it begins anew, `task_input` the
+    task's. None keeps them."""
+
+    seq: int = 0
+    input: Json | None = None
+    task_input: Json | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Skip(Event):
+    """Step over a task that is still to come: it gets a SKIPPED row with this input and output. One
+    inside a loop is stepped over in every turn that has not reached it yet."""
+
+    reference: str
+    input: Json = EMPTY
+    output: Json = EMPTY
+
+
+@dataclass(slots=True, kw_only=True)
+class Jump(Event):
+    """Go on at this task. What runs in its chain is SKIPPED, and so is what lies between; what had
+    run from the task on is superseded. `input` replaces the task's own."""
+
+    reference: str
+    input: Json | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class ChangeVariables(Event):
+    """Set these workflow variables; with `replace` the others go."""
+
+    variables: Json
+    replace: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class UpdateTask(Event):
+    """The result of the open task with this reference, from whoever knows it. `output` is merged
+    into what the task has; IN_PROGRESS only merges."""
+
+    reference: str
+    status: TaskStatus
+    output: Json = EMPTY
+    reason: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Remove(Event):
+    """The execution is about to be deleted: nothing may revive it from here on."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Upgrade(Event):
+    """Go on under another version of the definition. The outcome's report says what differs; with
+    `dry_run` nothing changes, and faults are told in the report instead of refused."""
+
+    snapshot_id: str
+    name: str | None = None
+    version: int | None = None
+    dry_run: bool = False

@@ -12,26 +12,25 @@ that finds nothing is null (in a text: `null`); resolving never raises, whatever
 `MISSING` where there is none (`engine.document` knows the attributes). Roots of its own:
 `CPEWF_TASK_ID` (attribute None: the id of the task being made) and `workflow`/`env` (the allowed
 environment as a mapping); the process environment is never read. Placeholders of secrets stay as
-they are; `Template.secrets` says where, so that only those are ever replaced.
+they are, as texts of their own kind (`secrets.SecretText`), so that only those are ever replaced.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from ..definitions.expressions import ENVIRONMENT, SECRETS, TASK_ID, Expression, parse_text, root_of
 from ..definitions.jsonpath import MISSING, Lookup, PathError, compile_path
-from ..payload import DecodeError, decode, encode
+from ..payload import DecodeError, decode
+from .secrets import SecretText, head, join
+from .texts import text_of
 
 __all__ = [
     "MISSING",
     "Lookup",
     "Reference",
-    "SecretUse",
     "Template",
     "compile_template",
     "resolve",
@@ -62,17 +61,6 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class SecretUse:
-    """A text of the result that holds placeholders of secrets, written there by the template.
-
-    `names` are the ones that it may hold; None where a nested expression chooses the name.
-    """
-
-    path: tuple[str | int, ...]
-    names: frozenset[str] | None
-
-
-@dataclass(frozen=True, slots=True)
 class Template:
     """A compiled JSON value with expressions in it. Immutable; share it."""
 
@@ -82,7 +70,8 @@ class Template:
     open: bool
     """A nested expression chooses a root, so `lookup` may be asked for more than `references`."""
     reads_task_id: bool
-    secrets: tuple[SecretUse, ...]
+    secretive: bool
+    """It writes placeholders of secrets into the value, as `SecretText`."""
     _value: Any
     _resolver: _Resolver | None
 
@@ -90,13 +79,13 @@ class Template:
 def compile_template(value: Any) -> Template:
     """Compile a JSON value. Keys are not resolved, texts are, at any depth."""
     compiler = _Compiler()
-    compiled = compiler.value(value, ())
+    compiled = compiler.value(value)
     return Template(
         references=tuple(dict.fromkeys(compiler.references)),
         constant=isinstance(compiled, _Constant),
         open=compiler.open,
         reads_task_id=compiler.reads_task_id,
-        secrets=tuple(compiler.secrets),
+        secretive=compiler.secretive,
         _value=compiled.value if isinstance(compiled, _Constant) else None,
         _resolver=None if isinstance(compiled, _Constant) else compiled,
     )
@@ -120,19 +109,19 @@ class _Compiler:
         self.references: list[Reference] = []
         self.open = False
         self.reads_task_id = False
-        self.secrets: list[SecretUse] = []
+        self.secretive = False
 
-    def value(self, value: Any, path: tuple[str | int, ...]) -> _Constant | _Resolver:
+    def value(self, value: Any) -> _Constant | _Resolver:
         if isinstance(value, str):
-            return self.text(value, path)
+            return self.text(value)
         if isinstance(value, dict):
-            return self.members(value, path)
+            return self.members(value)
         if isinstance(value, list):
-            return self.elements(value, path)
+            return self.elements(value)
         return _Constant(value)
 
-    def members(self, value: dict[str, Any], path: tuple[str | int, ...]) -> _Constant | _Resolver:
-        compiled = {key: self.value(item, (*path, key)) for key, item in value.items()}
+    def members(self, value: dict[str, Any]) -> _Constant | _Resolver:
+        compiled = {key: self.value(item) for key, item in value.items()}
         if all(isinstance(item, _Constant) for item in compiled.values()):
             return _Constant(
                 {key: item.value for key, item in compiled.items() if isinstance(item, _Constant)}
@@ -150,8 +139,8 @@ class _Compiler:
 
         return resolve_members
 
-    def elements(self, value: list[Any], path: tuple[str | int, ...]) -> _Constant | _Resolver:
-        compiled = [self.value(item, (*path, index)) for index, item in enumerate(value)]
+    def elements(self, value: list[Any]) -> _Constant | _Resolver:
+        compiled = [self.value(item) for item in value]
         if all(isinstance(item, _Constant) for item in compiled):
             return _Constant([item.value for item in compiled if isinstance(item, _Constant)])
         constants = [item.value if isinstance(item, _Constant) else None for item in compiled]
@@ -165,31 +154,26 @@ class _Compiler:
 
         return resolve_elements
 
-    def text(self, text: str, path: tuple[str | int, ...]) -> _Constant | _Resolver:
+    def text(self, text: str) -> _Constant | _Resolver:
         pieces = parse_text(text)
         if all(isinstance(piece, str) for piece in pieces):
             return _Constant("".join(piece for piece in pieces if isinstance(piece, str)))
-        self.note_secrets(pieces, path)
+        self.note_secrets(pieces)
         first = pieces[0]
         if len(pieces) == 1 and isinstance(first, Expression):
             return self.expression(first)
         return self.join(pieces)
 
-    def note_secrets(self, pieces: Sequence[str | Expression], path: tuple[str | int, ...]) -> None:
-        names: set[str] = set()
-        known = True
+    def note_secrets(self, pieces: Sequence[str | Expression]) -> None:
         for piece in pieces:
             if isinstance(piece, Expression) and piece.prefix.startswith(SECRETS):
-                known = known and piece.text is not None
-                names.add(_head(piece.prefix.removeprefix(SECRETS))[0])
-        if names:
-            self.secrets.append(SecretUse(path, frozenset(names) if known else None))
+                self.secretive = True
 
     def join(self, pieces: Sequence[str | Expression]) -> _Resolver:
         parts = [piece if isinstance(piece, str) else self.expression(piece) for piece in pieces]
 
         def resolve_text(lookup: Lookup, missed: list[str] | None) -> str:
-            return "".join(part if isinstance(part, str) else text_of(part(lookup, missed)) for part in parts)
+            return join(part if isinstance(part, str) else text_of(part(lookup, missed)) for part in parts)
 
         return resolve_text
 
@@ -204,7 +188,8 @@ class _Compiler:
         if not text.strip():
             return lambda _lookup, _missed: ""
         if text.startswith(SECRETS):
-            return lambda _lookup, _missed: source
+            hidden = SecretText.whole(source)
+            return lambda _lookup, _missed: hidden
         if text.startswith(ENVIRONMENT):
             return _environment(text.removeprefix(ENVIRONMENT), source)
         if text == TASK_ID:
@@ -242,6 +227,8 @@ class _Compiler:
 
         def resolve_nested(lookup: Lookup, missed: list[str] | None) -> Any:
             text = assemble(lookup, missed)
+            if text.startswith(SECRETS) and not prefix.startswith(SECRETS):
+                return "${" + text + "}"  # data does not choose to read a secret
             return _Compiler().path(text, "${" + text + "}")(lookup, missed)
 
         return resolve_nested
@@ -263,15 +250,9 @@ def _task_id(source: str) -> _Resolver:
     return resolve_task_id
 
 
-def _head(text: str) -> tuple[str, str]:
-    """The name that a path begins with, and the rest of the path, its dot or bracket included."""
-    ends = [at for at in (text.find("."), text.find("[")) if at >= 0]
-    return (text[: min(ends)], text[min(ends) :]) if ends else (text, "")
-
-
 def _environment(text: str, source: str) -> _Resolver:
     """`workflow.env.NAME`, or `workflow.env.NAME.path` where the value is JSON."""
-    name, rest = _head(text)
+    name, rest = head(text)
     try:
         read = compile_path("value" + rest).reader() if rest else None
     except PathError:
@@ -304,35 +285,3 @@ def _inside_json(text: Any) -> Lookup:
         return document.get(attribute, MISSING) if isinstance(document, dict) else MISSING
 
     return lookup
-
-
-# --- values as text --------------------------------------------------------------------------
-
-
-def text_of(value: Any) -> str:
-    """A value inside a text as Java writes it (`null`, `3.0`, `1.0E10`); objects and lists as JSON."""
-    if isinstance(value, str):
-        return value
-    if value is None or value is MISSING:
-        return "null"
-    if value is True:
-        return "true"
-    if value is False:
-        return "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return _text_of_double(value)
-    return encode(value).decode()
-
-
-def _text_of_double(value: float) -> str:
-    """`Double.toString`: plain from 0.001 up to 10,000,000, scientific with at least one decimal beyond."""
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    if value == 0 or 1e-3 <= abs(value) < 1e7:
-        text = format(Decimal(repr(value)), "f")
-        return text if "." in text else text + ".0"
-    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
-    first, rest = digits[0], "".join(map(str, digits[1:])) or "0"
-    return f"{'-' if sign else ''}{first}.{rest}E{int(exponent) + len(digits) - 1}"

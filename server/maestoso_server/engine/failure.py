@@ -56,10 +56,24 @@ def start(turn: Turn, answer: ChildAnswer) -> None:
             task_to_domain=header.task_to_domain,
             priority=0,
             orphan=True,
+            secretive=turn.secretive,
         )
         turn.send(told, MessageKind.CHILD_START, body)
     output = header.output.value if header.output is not None else {}
     header.output = Json.of({**output, OUTPUT_KEY: told} if isinstance(output, dict) else {OUTPUT_KEY: told})
+
+
+SUMMARY_MAX_BYTES = 32 * 1024
+"""How large an input or output may be that the failure workflow gets beside the workflow's id."""
+
+
+def _bounded(payload: Json | None) -> Any:
+    """A payload, or its size where it is large: whoever wants it whole reads the workflow by its id."""
+    if payload is None:
+        return {}
+    if len(payload.raw) > SUMMARY_MAX_BYTES:
+        return {"_omittedBytes": len(payload.raw)}
+    return payload.value
 
 
 def _input(turn: Turn) -> dict[str, Any]:
@@ -77,8 +91,8 @@ def _input(turn: Turn) -> dict[str, Any]:
             "correlationId": header.correlation_id,
             "status": header.status.name,
             "reasonForIncompletion": header.reason,
-            "input": given,
-            "output": header.output.value if header.output is not None else {},
+            "input": _bounded(header.input),
+            "output": _bounded(header.output),
         },
     }
     if header.failed_task:

@@ -7,22 +7,35 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..definitions.keys import KeyPolicy
 from ..payload import EMPTY, Json, Raw, Record, encode, reader
 from .decision import MessageKind
 from .events import (
+    ChangeVariables,
     ChildEnded,
+    ChildPlaced,
     ChildRevived,
     Continue,
     Event,
+    Follow,
+    Jump,
+    Keep,
     Pause,
+    Remove,
+    Rerun,
     Restart,
     Result,
     Resume,
     Retry,
     Signal,
+    Skip,
+    SlotGranted,
     Start,
     Terminate,
+    UpdateTask,
+    Upgrade,
 )
+from .secrets import marks_of, with_marks
 from .state import Header, TaskStatus
 
 ABSENT = Raw()
@@ -59,7 +72,18 @@ class _Body(Record, omit_defaults=True):
     retry_s: int | None = None
     command: str = ""
     renamed: str | None = None
+    compensate: bool = False
     generation: int = 0
+    keep: int = int(Keep.ALWAYS)
+    trigger: bool = False
+    replace: bool = False
+    secrets: list[Any] | None = None
+    dry_run: bool = False
+    key: str | None = None
+    key_policy: int = 0
+    asker: str = ""
+    answers: bool = False
+    workflow: str = ""
 
 
 _read = reader(_Body)
@@ -93,9 +117,13 @@ def child_start(
     priority: int,
     correlation_id: str | None = None,
     orphan: bool = False,
+    secretive: bool = False,
+    key: tuple[str, KeyPolicy] | None = None,
 ) -> Json:
     """CHILD_START, to the id of the child: all that its header needs. An `orphan` has no parent
-    and will tell nobody of its end."""
+    and will tell nobody of its end. `secretive`: there may be placeholders in the input. With an
+    idempotency `key` the asker is told what the start came to (CHILD_PLACED): an orphan's always, a
+    parent where the key was used."""
     return _json(
         _Body(
             namespace=header.namespace,
@@ -110,6 +138,11 @@ def child_start(
             correlation=correlation_id or header.correlation_id,
             created_by=header.created_by,
             traceparent=header.traceparent,
+            secrets=(marks_of(input) or None) if secretive else None,
+            key=key[0] if key else None,
+            key_policy=int(key[1]) if key else 0,
+            asker=header.id if key else "",
+            answers=key is not None and orphan,
         )
     )
 
@@ -117,7 +150,7 @@ def child_start(
 def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
     """The header of the workflow that a CHILD_START asks for; insert it with revision 0."""
     told = _read(body)
-    return Header(
+    header = Header(
         id=workflow_id,
         namespace=told.namespace,
         name=told.name,
@@ -125,7 +158,7 @@ def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
         snapshot_id=told.snapshot,
         created_ms=now_ms,
         parent_id=told.parent or None,
-        parent_seq=told.seq,
+        parent_seq=told.seq if told.parent else 0,
         priority=told.priority,
         correlation_id=told.correlation,
         clock_ms=now_ms,
@@ -134,27 +167,44 @@ def child_header(workflow_id: str, body: bytes, now_ms: int) -> Header:
         task_to_domain=_payload(told.domains),
         created_by=told.created_by,
         traceparent=told.traceparent,
+        idempotency_key=told.key,
     )
+    if told.secrets:
+        header.input = with_marks(header.input, told.secrets)
+    return header
 
 
-def child_ended(header: Header) -> Json:
-    """CHILD_ENDED, to the parent."""
+def child_placed(seq: int, child_id: str, workflow_id: str, reason: str | None) -> Json:
+    """CHILD_PLACED, to the asker of a start with an idempotency key."""
+    return _json(_Body(seq=seq, child=child_id, workflow=workflow_id, reason=reason))
+
+
+def follow(workflow_id: str, seq: int) -> Json:
+    """FOLLOW, to a workflow whose outcome a task wants that did not start it."""
+    return _json(_Body(asker=workflow_id, seq=seq))
+
+
+def child_ended(header: Header, error: str | None = None, *, seq: int | None = None) -> Json:
+    """CHILD_ENDED, to the parent, or to the task `seq` of a follower. `error`: the name of the error that
+    it failed with, where it has one."""
     return _json(
         _Body(
-            seq=header.parent_seq,
+            seq=header.parent_seq if seq is None else seq,
             child=header.id,
             status=int(header.status),
             output=_raw(header.output),
             reason=header.reason,
             name=header.name,
             version=header.version,
+            error=error,
         )
     )
 
 
-def child_terminate(reason: str) -> Json:
-    """CHILD_TERMINATE, to a child whose parent has ended."""
-    return _json(_Body(reason=reason, by_parent=True))
+def child_terminate(reason: str, *, compensate: bool = False) -> Json:
+    """CHILD_TERMINATE, to a child whose parent has ended, or that is not wanted any more.
+    `compensate`: it undoes what it has completed, since nobody else will."""
+    return _json(_Body(reason=reason, by_parent=True, compensate=compensate))
 
 
 def child_revived(header: Header) -> Json:
@@ -165,6 +215,11 @@ def child_revived(header: Header) -> Json:
 def child_retry(*, resume: bool) -> Json:
     """CHILD_RETRY, to a child whose parent runs again."""
     return _json(_Body(resume=resume))
+
+
+def slot_granted(refused: str | None) -> Json:
+    """SLOT_GRANTED, to a workflow that waits for its slot."""
+    return _json(_Body(reason=refused))
 
 
 # --- to oneself, and from outside through the inbox --------------------------------------------
@@ -181,6 +236,7 @@ def signal(event: Signal) -> Json:
             status=int(event.status),
             output=_raw(event.output),
             reason=event.reason,
+            keep=int(event.keep),
         )
     )
 
@@ -208,6 +264,13 @@ _COMMANDS: dict[str, type[Event]] = {
     "terminate": Terminate,
     "retry": Retry,
     "restart": Restart,
+    "rerun": Rerun,
+    "skip": Skip,
+    "jump": Jump,
+    "variables": ChangeVariables,
+    "update": UpdateTask,
+    "remove": Remove,
+    "upgrade": Upgrade,
 }
 _COMMAND_NAMES = {made: name for name, made in _COMMANDS.items()}
 
@@ -218,12 +281,32 @@ def command(event: Event) -> Json:
     if isinstance(event, Terminate):
         body.reason = event.reason
         body.by_parent = event.by_parent
+        body.trigger = event.trigger_failure
+        body.compensate = event.compensate
     elif isinstance(event, Retry):
         body.resume = event.resume_children
     elif isinstance(event, Restart):
         body.snapshot = event.snapshot_id or ""
         body.renamed = event.name
         body.version = event.version or 0
+    elif isinstance(event, Rerun):
+        body.seq, body.correlation = event.seq, event.correlation_id
+        body.input, body.output = _raw(event.input), _raw(event.task_input)
+    elif isinstance(event, Skip):
+        body.reference = event.reference
+        body.input, body.output = _raw(event.input), _raw(event.output)
+    elif isinstance(event, Jump):
+        body.reference, body.input = event.reference, _raw(event.input)
+    elif isinstance(event, ChangeVariables):
+        body.input, body.replace = _raw(event.variables), event.replace
+    elif isinstance(event, UpdateTask):
+        body.reference, body.status = event.reference, int(event.status)
+        body.output, body.reason = _raw(event.output), event.reason
+    elif isinstance(event, Upgrade):
+        body.snapshot = event.snapshot_id
+        body.renamed = event.name
+        body.version = event.version or 0
+        body.dry_run = event.dry_run
     return _json(body)
 
 
@@ -235,7 +318,22 @@ def decode(kind: MessageKind, body: bytes, *, now_ms: int, seed: int = 0) -> Eve
     told = _read(body)
     stamp: dict[str, Any] = {"now_ms": now_ms, "seed": seed}
     if kind == MessageKind.CHILD_START:
-        return Start(**stamp)
+        return Start(
+            told=True,
+            key_policy=KeyPolicy(told.key_policy or KeyPolicy.FAIL),
+            asked_by=told.asker,
+            asked_seq=told.seq,
+            answers=told.answers,
+            **stamp,
+        )
+    if kind == MessageKind.CHILD_PLACED:
+        return ChildPlaced(
+            seq=told.seq, child_id=told.child, workflow_id=told.workflow, reason=told.reason, **stamp
+        )
+    if kind == MessageKind.FOLLOW:
+        return Follow(by=told.asker, seq=told.seq, **stamp)
+    if kind == MessageKind.SLOT_GRANTED:
+        return SlotGranted(refused=told.reason, **stamp)
     if kind == MessageKind.CHILD_ENDED:
         return ChildEnded(
             seq=told.seq,
@@ -245,10 +343,11 @@ def decode(kind: MessageKind, body: bytes, *, now_ms: int, seed: int = 0) -> Eve
             reason=told.reason,
             name=told.name,
             version=told.version,
+            error_name=told.error,
             **stamp,
         )
     if kind == MessageKind.CHILD_TERMINATE:
-        return Terminate(reason=told.reason or "", by_parent=True, **stamp)
+        return Terminate(reason=told.reason or "", by_parent=True, compensate=told.compensate, **stamp)
     if kind == MessageKind.CHILD_REVIVED:
         return ChildRevived(seq=told.seq, child_id=told.child, **stamp)
     if kind == MessageKind.CHILD_RETRY:
@@ -273,6 +372,7 @@ def _signal(told: _Body, stamp: dict[str, Any]) -> Signal:
         status=TaskStatus(told.status),
         output=_payload(told.output) or EMPTY,
         reason=told.reason,
+        keep=Keep(told.keep),
         **stamp,
     )
 
@@ -296,11 +396,42 @@ def _result(told: _Body, stamp: dict[str, Any]) -> Result:
 def _command(told: _Body, stamp: dict[str, Any]) -> Event:
     made = _COMMANDS[told.command]
     if made is Terminate:
-        return Terminate(reason=told.reason or "", by_parent=told.by_parent, **stamp)
+        return Terminate(
+            reason=told.reason or "",
+            by_parent=told.by_parent,
+            trigger_failure=told.trigger,
+            compensate=told.compensate,
+            **stamp,
+        )
     if made is Retry:
         return Retry(resume_children=told.resume, **stamp)
     if made is Restart:
         return Restart(
             snapshot_id=told.snapshot or None, name=told.renamed, version=told.version or None, **stamp
+        )
+    if made is Upgrade:
+        return Upgrade(
+            snapshot_id=told.snapshot,
+            name=told.renamed,
+            version=told.version or None,
+            dry_run=told.dry_run,
+            **stamp,
+        )
+    input, output, reference = _payload(told.input), _payload(told.output), told.reference or ""
+    if made is Rerun:
+        return Rerun(seq=told.seq, input=input, task_input=output, correlation_id=told.correlation, **stamp)
+    if made is Skip:
+        return Skip(reference=reference, input=input or EMPTY, output=output or EMPTY, **stamp)
+    if made is Jump:
+        return Jump(reference=reference, input=input, **stamp)
+    if made is ChangeVariables:
+        return ChangeVariables(variables=input or EMPTY, replace=told.replace, **stamp)
+    if made is UpdateTask:
+        return UpdateTask(
+            reference=reference,
+            status=TaskStatus(told.status),
+            output=output or EMPTY,
+            reason=told.reason,
+            **stamp,
         )
     return made(**stamp)

@@ -53,6 +53,39 @@ class FailedRows:
 
 
 @dataclass(slots=True, frozen=True)
+class RowsAfter:
+    """Rows of the current generation, attempts included, by seq, after `after`, at most `limit`.
+    Answer: list of `TaskRow`. For a rerun, a jump."""
+
+    after: int
+    limit: int
+
+
+@dataclass(slots=True, frozen=True)
+class OpenInside:
+    """Rows that are not terminal inside the container row `scope`, however deep, by seq, after `after`,
+    at most `limit`. Answer: list of `TaskRow`. Costs the rows that it passes; the next page goes on
+    behind them. For a part of a TRY that has failed."""
+
+    scope: int
+    after: int
+    limit: int
+
+
+@dataclass(slots=True, frozen=True)
+class Compensable:
+    """Rows of these references whose path starts with `prefix`, COMPLETED and not superseded, that
+    ended before (`before_ms`, `before_seq`), newest end first, then highest seq; at most `limit`.
+    Answer: list of `TaskRow`. Costs the rows of these references."""
+
+    references: tuple[str, ...]
+    prefix: Path
+    before_ms: int
+    before_seq: int
+    limit: int
+
+
+@dataclass(slots=True, frozen=True)
 class Row:
     """The row with this seq. Answer: `TaskRow | None`."""
 
@@ -74,6 +107,8 @@ class Script:
     script: str
     input: bytes
     """JSON, bound to `$`."""
+    secrets: bytes = b""
+    """JSON (`secrets.marks`): the placeholders in `input` that are to be filled in; empty: none."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,6 +120,17 @@ class ScriptAnswer:
     error: str | None = None
     retriable: bool = False
     slow: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Redact:
+    """Replace the values of these secrets in what came back. Answer: (output, reason), the same where
+    nothing was found. `output` is JSON."""
+
+    sources: tuple[str, ...]
+    """Placeholders: `${workflow.secrets.NAME}`."""
+    output: bytes | None
+    reason: str | None
 
 
 @dataclass(slots=True, frozen=True)
@@ -143,18 +189,32 @@ class Demand:
     queues: tuple[str, ...]
 
 
+@dataclass(slots=True, frozen=True)
+class CachedOutput:
+    """What a task of this name and cache key has put out, still fresh at `now_ms`. Answer: `Json | None`."""
+
+    name: str
+    key: str
+    now_ms: int
+
+
 Need = (
     Rows
     | ScopeRows
     | OpenRows
     | FailedRows
+    | RowsAfter
+    | OpenInside
+    | Compensable
     | Row
     | Fragment
     | Script
+    | Redact
     | Child
     | ChildStatus
     | Definition
     | TaskDefinition
     | ParkedSignals
     | Demand
+    | CachedOutput
 )

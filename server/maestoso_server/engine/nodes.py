@@ -11,9 +11,12 @@ from ..definitions.models import (
     effective_task_definition,
 )
 from ..payload import Json
+from .cache import Cache, cache_of
+from .changes import Change, compile_changes
 from .conditions import Condition
 from .expressions import MISSING, Template, compile_template, resolve
 from .policy import Policy
+from .state import TaskStatus
 
 # What the engine does with a node. Plain numbers: they are compared at every step.
 WORKER = 0
@@ -35,6 +38,9 @@ EXCLUSIVE_JOIN = 15
 DECISION = 16
 LAMBDA = 17
 JQ = 18
+EVENT = 19
+TRY = 20
+COMPENSATE = 21
 
 KINDS = {
     "SWITCH": SWITCH,
@@ -56,9 +62,12 @@ KINDS = {
     "HUMAN": HUMAN,
     "START_WORKFLOW": START_WORKFLOW,
     "DYNAMIC": DYNAMIC,
+    "EVENT": EVENT,
+    "TRY": TRY,
+    "COMPENSATE": COMPENSATE,
 }
 
-SYSTEM_TYPES = frozenset({"HTTP", "EVENT", "KAFKA_PUBLISH", "JDBC"})
+SYSTEM_TYPES = frozenset({"HTTP", "KAFKA_PUBLISH", "JDBC"})
 """Queue-driven work that the server does itself; no domain applies to it."""
 
 _BY_NAME = frozenset(
@@ -79,8 +88,14 @@ _WITHOUT_TASK_ID = frozenset(
 _CALLED_BY_TYPE = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN})
 """Kinds whose rows have their type for a `taskDefName`."""
 
-NEVER_RETRIED = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, LOOP})
+NEVER_RETRIED = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK, JOIN, EXCLUSIVE_JOIN, LOOP, TRY, COMPENSATE})
 
+PASSED_THROUGH = frozenset({SWITCH, DECISION, FORK, DYNAMIC_FORK})
+"""Kinds whose chains belong to what is around them: a loop's turn, a part of a TRY."""
+
+BODY = 0
+"""The part of a TRY that its tryTasks are; its catch cases are 1, 2, ..."""
+FINALLY = -1
 
 UNREGISTERED = TaskDefinition()
 """What a worker task without a task definition runs under (K10)."""
@@ -95,14 +110,23 @@ class Node:
     """
 
     __slots__ = (
+        "awaited",
         "branches",
+        "cache",
         "cases",
+        "changes",
         "climb",
         "closes",
+        "compensable",
+        "compensation",
         "condition",
         "constant",
         "default",
         "fallbacks",
+        "guard",
+        "guarded_by",
+        "guards",
+        "holder",
         "input",
         "inputs_whole",
         "is_branch",
@@ -110,22 +134,26 @@ class Node:
         "join_on",
         "joins",
         "kind",
+        "leaves",
         "loops",
         "name",
         "next",
         "optional",
         "own",
         "parent",
+        "part",
         "permissive",
         "policy",
         "reads_task_id",
         "reference",
         "row_type",
+        "secretive",
         "start_delay_s",
         "sub",
         "successor",
         "task",
         "type",
+        "watched",
     )
 
     def __init__(self, task: WorkflowTask, parent: Node | None, loops: tuple[str, ...]) -> None:
@@ -141,16 +169,44 @@ class Node:
         self.row_type = _row_type(task, self.kind)
         if self.kind in _CALLED_BY_TYPE:
             self.name = self.row_type
+        self.guard: Node | None = None
+        """What takes this node's failures: the innermost TRY around it, or the task that its chain
+        compensates; None: the workflow."""
+        self.holder: Node | None = None
+        """What waits for the chains around it to end: the innermost loop, TRY or compensated task."""
+        self.part = BODY
+        """Which part of its guard it lies in."""
+        if parent is not None:
+            passes = parent.kind in PASSED_THROUGH
+            self.holder = parent.holder if passes else parent
+            own = parent.kind != LOOP and not passes
+            self.guard, self.part = (parent, BODY) if own else (parent.guard, parent.part)
+        self.compensation: Node | None = None
+        """The head of the chain that undoes this task."""
+        self.compensable: tuple[str, ...] = ()
+        """Of a TRY: the tasks inside it that have such a chain."""
         self.optional = task.optional
         self.permissive = task.permissive and not task.optional
         self.start_delay_s = max(task.start_delay, 0)
         definition = effective_task_definition(task)
         self.policy = policy_of(self.kind, task, definition)
-        self.input, self.fallbacks = input_template(task.input_parameters, definition, self.kind)
+        self.input, self.fallbacks = input_template(_parameters(task, self.kind), definition, self.kind)
         self.constant: Json | None = None
         """The input where nothing in it is resolved: shared by all rows."""
-        if self.input.constant and self.fallbacks is None:
+        if self.input.constant and self.fallbacks is None and self.policy.input_schema is None:
             self.constant = Json.of(resolve(self.input, _nothing))
+        self.cache: Cache | None = cache_of(task) if self.kind == WORKER else None
+        self.changes: dict[TaskStatus, tuple[Change, ...]] | None = compile_changes(task.on_state_change)
+        self.watched = (
+            self.kind == DYNAMIC
+            or self.policy.output_schema is not None
+            or self.cache is not None
+            or self.changes is not None
+        )
+        """Something follows from its rows' births and ends beyond the flow (`closing`)."""
+        self.secretive = self.input.secretive or any(
+            fallback.secretive for fallback in (self.fallbacks or {}).values()
+        )
         self.inputs_whole: frozenset[str] = frozenset()
         """Loops whose whole output the input reads, not just its counters."""
         self.reads_task_id = self.input.reads_task_id and self.kind not in _WITHOUT_TASK_ID
@@ -167,8 +223,17 @@ class Node:
         self.cases: dict[str, Node | None] = {}
         self.default: Node | None = None
         self.join_on: tuple[str, ...] = ()
+        self.awaited: tuple[str, ...] = ()
+        """Of a join: the tasks that can tell it that they are done, at the same turn of its loops."""
         self.own: frozenset[str] = frozenset()
-        """Those of `join_on` that lie inside the fork before this join."""
+        """Those of `awaited` that lie inside the fork before this join."""
+        self.guarded_by: list[Node] = []
+        """The nodes whose `guards` name it, from the inside out."""
+        self.leaves: tuple[str, ...] = ()
+        """The SWITCHes and DECISIONs with `guards` whose case ends with this node, from the inside out."""
+        self.guards: list[tuple[Node | None, Node]] = []
+        """Of a SWITCH or DECISION: (head of a case, a task in that case that a join outside it awaits).
+        Of a fork: (None, such a task in a branch, or the fork's own join); a fork that fails runs neither."""
         self.condition: Condition | None = None
         self.items: Template | None = None
         self.sub: SubWorkflow | None = None
@@ -219,6 +284,13 @@ def policy_of(kind: int, task: WorkflowTask, definition: TaskDefinition) -> Poli
     return Policy(definition, retries, is_operator=kind not in _QUEUED, is_system=task.type in SYSTEM_TYPES)
 
 
+def dynamic_policy(node: Node, document: Any) -> Policy:
+    """The policy of a DYNAMIC node that turned out to be the task of this registered definition (None:
+    it is not registered)."""
+    definition = TaskDefinition.model_validate(document) if document else UNREGISTERED
+    return policy_of(WORKER, node.task, definition)
+
+
 def input_template(
     parameters: dict[str, Any], definition: TaskDefinition, kind: int
 ) -> tuple[Template, dict[str, Template] | None]:
@@ -240,6 +312,13 @@ def branch_fallbacks(definition: TaskDefinition, kind: int) -> dict[str, Templat
 def compile_fallbacks(defaults: dict[str, Any]) -> dict[str, Template] | None:
     """Values for keys that turn out absent or null; None where there are none."""
     return {key: compile_template(value) for key, value in defaults.items()} or None
+
+
+def _parameters(task: WorkflowTask, kind: int) -> dict[str, Any]:
+    """What is resolved as the input; an EVENT's sink with it, once (B6)."""
+    if kind != EVENT:
+        return task.input_parameters
+    return {**task.input_parameters, "sink": task.sink, "asyncComplete": task.async_complete}
 
 
 def _nothing(_root: str, _attribute: str | None) -> Any:

@@ -15,6 +15,11 @@ def refused(reason: str) -> Outcome:
     return Outcome(Verdict.REFUSED, reason)
 
 
+def absent(reason: str) -> Outcome:
+    """The workflow has no such task."""
+    return Outcome(Verdict.ABSENT, reason)
+
+
 def behind() -> Outcome:
     """It has to wait until a cursor is used up."""
     return Outcome(Verdict.BEHIND, "the workflow is still being ended")

@@ -44,13 +44,19 @@ def rows_inside(reading: Reading, scope: int, path: Path) -> list[TaskRow]:
 
 
 def _asked(reading: Reading, scope: int, path: Path) -> Iterator[tuple[int, TaskRow]]:
+    undoing: set[int] = set()
     for row in reading.ask(ScopeRows(scope, path)) or ():
-        if row.seq not in reading.deleted:
+        if row.scope in undoing:
+            undoing.add(row.seq)
+        elif row.seq not in reading.deleted:
             yield row.seq, reading.rows.get(row.seq, row)
+        if row.type == "COMPENSATE":
+            undoing.add(row.seq)
 
 
 def _walk(reading: Reading, scope: int, path: Path) -> Iterator[TaskRow]:
-    """Down the containers, those of this decision included; inner loops with all their turns."""
+    """Down the containers, those of this decision included; inner loops with all their turns. What
+    compensates lies apart: its rows belong to the turns of the tasks that they undo."""
     pending = [(scope, path)]
     while pending:
         at = pending.pop()
@@ -64,11 +70,11 @@ def _walk(reading: Reading, scope: int, path: Path) -> Iterator[TaskRow]:
             if row.type == "DO_WHILE":
                 last = (row.state or {}).get("turn", 0)
                 pending.extend((seq, (*row.path, number)) for number in range(1, last + 1))
-            elif row.state is not None or row.type in _CONTAINERS:
+            elif row.type != "COMPENSATE" and (row.state is not None or row.type in _CONTAINERS):
                 pending.append((seq, row.path))
 
 
-_CONTAINERS = frozenset({"FORK", "SWITCH", "DECISION"})
+_CONTAINERS = frozenset({"FORK", "SWITCH", "DECISION", "TRY"})
 
 
 def loop_output(reading: Reading, loop: TaskRow) -> Json:

@@ -11,15 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ids
-from ..definitions.models import TaskDefinition
 from ..payload import Json
 from . import needs as asked
 from .branches import branch_input
-from .expressions import MISSING, Lookup, Template, resolve
+from .expressions import MISSING, Lookup, Template, compile_template, resolve
 from .fragment import Fragment
 from .lookup import make_lookup
 from .needs import Need, Row, Rows
-from .nodes import DYNAMIC, UNREGISTERED, WORKER, Node, policy_of
+from .nodes import DYNAMIC, Node, dynamic_policy
 from .plan import Plan, whole_loops
 from .policy import Policy
 from .state import Header, Path, TaskKey, TaskRow, View
@@ -38,6 +37,7 @@ class Reading:
         "parsed_fragments",
         "plan",
         "rows",
+        "unresolved",
         "view",
         "wanted",
         "wanted_keys",
@@ -58,6 +58,8 @@ class Reading:
         self.wanted: list[Need] = []
         self.wanted_keys: dict[TaskKey, None] = {}
         self.wanted_latest: dict[str, None] = {}
+        self.unresolved: list[str] = []
+        """Expressions that found nothing since the last step began; those of rows not known yet, too."""
 
     # --- rows ----------------------------------------------------------------------------------
 
@@ -110,7 +112,7 @@ class Reading:
                 if not view.whole:
                     self.wanted_latest[reference] = None
                 return None
-        return self.rows.get(seq) or (None if seq in self.deleted else view.tasks.get(seq))
+        return None if seq in self.deleted else self.rows.get(seq) or view.tasks.get(seq)
 
     def visible(self, reference: str, path: Path, loops: tuple[str, ...] = ()) -> TaskRow | None:
         """The row that `${reference...}` means for a reader in the turn `path` of `loops`: that of the
@@ -165,11 +167,13 @@ class Reading:
 
     def policy_of(self, row: TaskRow, node: Node) -> Policy:
         """The policy that a row runs under; a DYNAMIC's is that of the task it turned out to be."""
-        if node.kind != DYNAMIC or row.state is None or "definition" not in row.state:
+        if row.state is None:
             return node.policy
-        document = row.state["definition"]
-        definition = TaskDefinition.model_validate(document) if document else None
-        return policy_of(WORKER, node.task, definition or UNREGISTERED)
+        if "clocks" in row.state:  # its definition was upgraded while it lay in a queue
+            return node.policy.with_clocks(row.state["clocks"])
+        if node.kind != DYNAMIC or "definition" not in row.state:
+            return node.policy
+        return dynamic_policy(node, row.state["definition"])
 
     # --- values ------------------------------------------------------------------------------
 
@@ -184,7 +188,9 @@ class Reading:
         if template.constant and node.fallbacks is None:
             return resolve(template, _no_lookup)  # type: ignore[no-any-return]
         lookup = self.lookup(path, node.inputs_whole, own_seq if node.reads_task_id else 0, node.loops)
-        value: dict[str, Any] = resolve(template, lookup)
+        value: dict[str, Any] = resolve(template, lookup, self.unresolved)
+        if node.fallbacks is not None and self.unresolved:
+            self._forgive_defaults(node, lookup)
         return self.fill(value, node.fallbacks, node, path, own_seq)
 
     def fill(
@@ -200,8 +206,17 @@ class Reading:
             if value.get(key) is None:
                 whole = whole_loops(fallback, self.plan.nodes)
                 lookup = self.lookup(path, whole, own_seq, node.loops)
-                value = {**value, key: resolve(fallback, lookup)}
+                value = {**value, key: resolve(fallback, lookup, self.unresolved)}
         return value
+
+    def _forgive_defaults(self, node: Node, lookup: Lookup) -> None:
+        """What finds nothing in a key that has a default is not missing."""
+        forgiven: list[str] = []
+        for key in node.fallbacks or ():
+            resolve(compile_template(node.task.input_parameters.get(key)), lookup, forgiven)
+        for source in forgiven:
+            if source in self.unresolved:
+                self.unresolved.remove(source)
 
     def _branch_input(self, node: Node, path: Path, own_seq: int) -> dict[str, Any]:
         fork_node = node.parent
@@ -219,7 +234,7 @@ class Reading:
         loops: tuple[str, ...] = (),
     ) -> Any:
         """The value of a template that is no task's input."""
-        return resolve(template, self.lookup(path, whole, loops=loops))
+        return resolve(template, self.lookup(path, whole, loops=loops), self.unresolved)
 
     def lookup(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .state import TaskStatus, WorkflowStatus
 
 REASON_MAX = 500
@@ -52,10 +54,10 @@ def no_time_to_retry(task: str, name: str, limit_s: int, elapsed_s: int) -> str:
     )
 
 
-def workflow_timed_out(elapsed_s: int, limit_s: int) -> str:
+def workflow_timed_out(elapsed_s: int, limit_s: int, policy: str) -> str:
     return (
         f"Workflow timed out after {elapsed_s} seconds. Timeout configured as {limit_s} seconds. "
-        "Timeout policy configured to TIME_OUT_WF"
+        f"Timeout policy configured to {policy}"
     )
 
 
@@ -74,6 +76,30 @@ def parent_ended(status: WorkflowStatus, reason: str | None) -> str:
     return f"Parent workflow has been terminated with status {status.name}"
 
 
+def swept(guard: str) -> str:
+    """Of a row that was open in a part of a TRY (or in a workflow that compensates) that failed."""
+    return (
+        f"Canceled: another task inside TRY {guard} has failed"
+        if guard
+        else "Canceled: the workflow has failed"
+    )
+
+
+_NAMED_MAX = 5
+
+
+def not_compensated(names: list[str], count: int) -> str:
+    shown = ", ".join(names[:_NAMED_MAX])
+    return f"Compensation of {shown}{' and others' if count > _NAMED_MAX else ''} failed."
+
+
+def with_addition(reason: str | None, addition: str | None) -> str | None:
+    """Both, whatever has to go of the first one."""
+    if addition is None:
+        return reason
+    return f"{(reason or '')[: REASON_MAX - len(addition) - 1]} {addition}".strip()
+
+
 def workflow_too_large(size: int, workflow: str, limit: int) -> str:
     told = f"The payload size: {size} of workflow: {workflow}"
     return f"{told} is greater than the permissible limit: {limit} bytes"
@@ -84,6 +110,17 @@ def task_too_large(size: int, task: str, workflow: str, limit: int) -> str:
         f"The payload size: {size} of task: {task} in workflow: {workflow}  "
         f"is greater than the permissible limit: {limit} bytes"
     )
+
+
+def breaks_schema(what: str, schema: str, faults: Sequence[tuple[str, str]]) -> str:
+    """`faults` are (path, message), at least one."""
+    path, message = faults[0]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"The {what} does not match the {schema}: {path}: {message}{more}"
+
+
+def unresolved(expression: str, place: str) -> str:
+    return f"{expression} in {place} finds nothing, and the definition has onMissing: error"
 
 
 def variables_too_large(size: int, workflow: str, limit_kb: int) -> str:

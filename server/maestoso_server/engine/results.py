@@ -5,25 +5,31 @@ A handler reads first; while something it reads is wanted it answers None and is
 
 from __future__ import annotations
 
-from ..payload import Json
-from . import reasons
+from ..payload import EMPTY, Json
+from . import faults, messages, reasons
 from .attempts import begin
-from .decision import APPLIED, Outcome
-from .events import ChildEnded, DeliveryDue, Due, Result, WorkerLost
-from .nodes import DYNAMIC, HUMAN, LOOP, SUB_WORKFLOW, WAIT, WORKER, Node
+from .decision import APPLIED, Alert, MessageKind, Outcome
+from .events import ChildEnded, ChildPlaced, DeliveryDue, Due, Result, WorkerLost
+from .guards import undoing
+from .needs import Redact
+from .nodes import BODY, DYNAMIC, EVENT, HUMAN, LOOP, SUB_WORKFLOW, TRY, WAIT, WORKER, Node
+from .operators.finishing import finish
 from .outcomes import stale
 from .outputs import with_member
+from .secrets import SecretJson, sources
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import BY_POLICY, END, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
-from .timers import judge, judge_row
+from .steps import BY_POLICY, CATCH, END, RUN, SETTLE, TIME_OUT_WORKFLOW, TURN
+from .timers import alert, judge, judge_row
 from .turn import Turn
 
 _COMPLETED = int(TaskStatus.COMPLETED)
 _IN_PROGRESS = TaskStatus.IN_PROGRESS
 _ENDED = int(WorkflowStatus.COMPLETED)
-_TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW})
+TOLD = frozenset({WORKER, DYNAMIC, WAIT, HUMAN, SUB_WORKFLOW, EVENT})
 """Kinds whose result comes from outside. The engine decides all others itself."""
 
+_RUNNING_ONLY = frozenset({"due", "evaluating", "answer"})
+"""Keys of a row's record that mean nothing once it has ended."""
 _CHILD_STATUS = {
     WorkflowStatus.COMPLETED: TaskStatus.COMPLETED,
     WorkflowStatus.FAILED: TaskStatus.FAILED,
@@ -57,16 +63,19 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
     if not isinstance(found, tuple):
         return found
     row, node = found
-    if node.kind not in _TOLD:
+    if node.kind not in TOLD:
         return _script_result(turn, event, row, node)
+    output, reason = redacted(turn, row, event.output, event.reason)
+    if turn.lacking:
+        return None
     mine = turn.edit(row)
-    if event.output is not None:
-        mine.output = event.output
+    if output is not None:
+        mine.output = output
     if event.worker_id:
         mine.worker_id = event.worker_id
     if event.started_ms:
         mine.started_ms = event.started_ms
-    mine.reason = reasons.short(event.reason)
+    mine.reason = reasons.short(reason)
     if event.delivery is not None:
         turn.guarded.add(event.seq)
     if event.status == _IN_PROGRESS:
@@ -74,19 +83,32 @@ def apply_result(turn: Turn, event: Result) -> Outcome | None:
         return APPLIED
     mine.callback_after_s = 0
     turn.close(node, mine, event.status)
-    if mine.state is not None or event.retry_after_s is not None:
-        _note(mine, event)
+    if mine.state is not None or event.retry_after_s is not None or event.error_name is not None:
+        keep_for_retry(mine, event.status, event.retry_after_s, event.error_name)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
 
 
-def _note(row: TaskRow, event: Result) -> None:
+def redacted(
+    turn: Turn, row: TaskRow, output: Json | None, reason: str | None
+) -> tuple[Json | None, str | None]:
+    """What was reported about a row, without the values of the secrets that its worker was given."""
+    if not turn.secretive or not isinstance(row.input, SecretJson):
+        return output, reason
+    used = sources(row.input.value, row.input.kept)
+    answer = turn.ask(Redact(used, None if output is None else output.raw, reason))
+    return (output, reason) if answer is None else answer
+
+
+def keep_for_retry(
+    row: TaskRow, status: TaskStatus, retry_after_s: int | None = None, error_name: str | None = None
+) -> None:
     """Keep what a retry needs to know, drop what a running row needed."""
-    state = {
-        key: value for key, value in (row.state or {}).items() if key not in ("due", "evaluating", "answer")
-    }
-    if event.retry_after_s is not None and event.status == TaskStatus.FAILED:
-        state["retry_after_s"] = event.retry_after_s
+    state = {key: value for key, value in (row.state or {}).items() if key not in _RUNNING_ONLY}
+    if retry_after_s is not None and status == TaskStatus.FAILED:
+        state["retry_after_s"] = retry_after_s
+    if error_name is not None:
+        state["error"] = error_name
     row.state = state or None
 
 
@@ -101,6 +123,7 @@ def _put_back(turn: Turn, event: Result, row: TaskRow, node: Node) -> None:
     due_ms = turn.now_ms + row.callback_after_s * 1000
     turn.asleep[row.seq] = due_ms
     policy = turn.policy_of(row, node)
+    turn.note_freed(row, policy)
     if policy.row_clock:
         turn.deadlines[row.seq] = judge(turn, row, policy, waiting_ms=due_ms).next_ms
 
@@ -143,6 +166,7 @@ def apply_worker_lost(turn: Turn, event: WorkerLost) -> Outcome | None:
         turn.close(node, mine, TaskStatus.FAILED_WITH_TERMINAL_ERROR, reasons.never_read(mine.name))
     else:
         turn.close(node, mine, TaskStatus.FAILED, reasons.WORKER_LOST)
+        faults.name(turn, mine, faults.WORKER_LOST)
     turn.later((SETTLE, event.seq, BY_POLICY))
     return APPLIED
 
@@ -162,6 +186,7 @@ def apply_delivery_due(turn: Turn, event: DeliveryDue) -> Outcome | None:
         started_ms=event.started_ms,
         progress_ms=event.progress_ms,
     )
+    alert(turn, row, verdict.alerts)
     if verdict.reason is None:
         return stale("its clock has not run out")
     turn.guarded.add(event.seq)
@@ -190,8 +215,13 @@ def apply_due(turn: Turn, event: Due) -> Outcome | None:
         _own_time(turn, node, turn.edit(row))
         return APPLIED
     verdict = judge_row(turn, node, row, event.queue)
+    alert(turn, row, verdict.alerts)
     if verdict.reason is not None:
         turn.deadlines[event.seq] = 0
+        if node.kind == TRY:  # the time that its body has: as if a task in it had failed
+            turn.later((CATCH, event.seq, BODY, int(WorkflowStatus.TIMED_OUT), verdict.reason, event.seq))
+            turn.changed = True
+            return APPLIED
         _time_out(turn, node, turn.edit(row), verdict.reason, ends=verdict.ends)
         return APPLIED
     dues = [moment for moment in (due, verdict.next_ms) if moment]
@@ -218,7 +248,7 @@ def _own_time(turn: Turn, node: Node, row: TaskRow) -> None:
 def _workflow_due(turn: Turn) -> Outcome:
     header = turn.header
     limit_s = turn.plan.timeout_s
-    if not limit_s or header.status != WorkflowStatus.RUNNING:
+    if not limit_s or header.status != WorkflowStatus.RUNNING or undoing(turn):
         return stale("the workflow's clock does not run")
     turn.changed = True
     turn.deadlines[0] = 0
@@ -226,7 +256,12 @@ def _workflow_due(turn: Turn) -> Outcome:
     if turn.now_ms < due:
         turn.deadlines[0] = due
         return APPLIED
-    reason = reasons.workflow_timed_out((turn.now_ms - header.clock_ms) // 1000, limit_s)
+    elapsed_s = (turn.now_ms - header.clock_ms) // 1000
+    if turn.plan.only_alerts:
+        text = reasons.workflow_timed_out(elapsed_s, limit_s, "ALERT_ONLY")
+        turn.alerts.append(Alert("workflow", "execution", text))
+        return APPLIED
+    reason = reasons.workflow_timed_out(elapsed_s, limit_s, "TIME_OUT_WF")
     turn.first((END, int(WorkflowStatus.TIMED_OUT), reason, 0))
     return APPLIED
 
@@ -248,5 +283,31 @@ def apply_child_ended(turn: Turn, event: ChildEnded) -> Outcome | None:
     if ended != WorkflowStatus.COMPLETED:
         reason = reasons.child_failed(event.name, event.version or None, event.child_id, event.reason)
     turn.close(node, mine, _CHILD_STATUS[ended], reason)
+    faults.name(turn, mine, event.error_name)
     turn.later((SETTLE, event.seq, BY_POLICY))
+    return APPLIED
+
+
+def apply_child_placed(turn: Turn, event: ChildPlaced) -> Outcome | None:
+    """The start of a task with an idempotency key has been decided (`keys`)."""
+    found = open_row(turn, event.seq)
+    if not isinstance(found, tuple):
+        return found
+    row, node = found
+    asked = row.child_id if node.kind == SUB_WORKFLOW else (row.state or {}).get("asked")
+    if asked != event.child_id:
+        return stale("the task has asked for another workflow by now")
+    if event.reason is not None:
+        mine = turn.edit(row)
+        mine.child_id = None
+        finish(turn, node, mine, TaskStatus.FAILED, EMPTY, event.reason)
+    elif node.kind == SUB_WORKFLOW:
+        mine = turn.edit(row)
+        mine.child_id = event.workflow_id
+        mine.output = Json.of({"subWorkflowId": event.workflow_id})
+        turn.set_state(mine, follows=True)
+        told = messages.follow(turn.header.id, row.seq)
+        turn.send(event.workflow_id, MessageKind.FOLLOW, told)
+    else:
+        finish(turn, node, row, TaskStatus.COMPLETED, Json.of({"workflowId": event.workflow_id}))
     return APPLIED

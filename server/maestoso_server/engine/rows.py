@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..payload import Json
+from . import closing
+from .nodes import DYNAMIC
 from .state import Path, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def add_row(
         state=state,
     )
     turn.insert(row)
+    if node.watched and node.kind != DYNAMIC:  # whose name and type are known a little later
+        closing.born(turn, node, row)
     return row
 
 

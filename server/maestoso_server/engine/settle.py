@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import reasons
-from .nodes import DYNAMIC_FORK, FORK, NEVER_RETRIED, Node
+from . import closing, reasons
+from .guards import guard_row, holder_row
+from .nodes import DYNAMIC_FORK, FORK, JOIN, LOOP, NEVER_RETRIED, Node
 from .rows import PASSED_BY
 from .state import TaskRow, TaskStatus, WorkflowStatus
-from .steps import AGAIN, BIRTH, BY_POLICY, CLOSE, END, SETTLE, TIME_OUT_WORKFLOW, TURN
+from .steps import (
+    AGAIN,
+    BIRTH,
+    BY_POLICY,
+    CATCH,
+    CLOSE,
+    END,
+    PART,
+    SETTLE,
+    TIME_OUT_WORKFLOW,
+    TURN,
+    UNDO,
+    UNREACHED,
+)
 
 if TYPE_CHECKING:
     from .turn import Step, Turn
@@ -16,6 +30,9 @@ if TYPE_CHECKING:
 _GO_ON = 0
 _AGAIN = 1
 _END = 2
+
+PERMISSIVE_MAX = 50
+"""Permissive failures that a guard remembers; its reason names no more."""
 
 _COMPLETED = int(TaskStatus.COMPLETED)
 _COMPLETED_WITH_ERRORS = int(TaskStatus.COMPLETED_WITH_ERRORS)
@@ -25,9 +42,10 @@ _TIMED_OUT = int(TaskStatus.TIMED_OUT)
 
 
 class _Settling:
-    """What `prepare` found out about one row. `joins`, `loop` and `scope` are the rows it touches."""
+    """What `prepare` found out about one row. `joins`, `holder`, `guard` and `scope` are the rows it
+    touches."""
 
-    __slots__ = ("joins", "loop", "node", "reason", "row", "scope", "verdict")
+    __slots__ = ("guard", "holder", "joins", "left", "node", "passed", "reason", "row", "scope", "verdict")
 
     def __init__(self, row: TaskRow, node: Node, verdict: int, reason: str | None) -> None:
         self.row = row
@@ -35,8 +53,15 @@ class _Settling:
         self.verdict = verdict
         self.reason = reason
         self.joins: list[TaskRow] = []
-        self.loop: TaskRow | None = None
+        self.holder: TaskRow | None = None
+        """The loop, TRY or compensation that waits for its chain to end."""
+        self.guard: TaskRow | None = None
+        """The TRY or compensation that takes its failure."""
         self.scope = 0
+        self.passed = False
+        """The flow has gone on from here before: this chain leads nowhere."""
+        self.left: list[TaskRow] = []
+        """Switches whose chosen case is over with this row."""
 
 
 def prepare(turn: Turn, step: Step) -> _Settling | None:
@@ -51,6 +76,8 @@ def prepare(turn: Turn, step: Step) -> _Settling | None:
     found = _Settling(row, node, verdict, reason)
     if verdict == _GO_ON:
         _reach(turn, found)
+    if node.guard is not None and verdict != _AGAIN and not _successful(row):
+        found.guard = guard_row(turn, node, row.path)
     return found
 
 
@@ -85,16 +112,28 @@ def _reach(turn: Turn, found: _Settling) -> None:
         if joining is not None:
             found.joins.append(joining)
     leaving = _leaving(node, row)
-    passed = row.state is not None and row.state.get("passed")
-    if node.loops and (passed or leaving.successor is None or not _successful(row)):
-        found.loop = turn.newest(node.loops[-1], row.path[:-1])
-    scope = row.scope
+    for reference in leaving.leaves:
+        switch = turn.newest(reference, row.path)
+        if switch is not None:
+            found.left.append(switch)
+    found.passed = _passed(row)
+    if node.kind == JOIN and row.state is not None and row.state.get("fork"):
+        fork = turn.row(row.state["fork"])
+        found.passed = found.passed or (fork is not None and _passed(fork))
+    scope = (row.state or {}).get("scope", row.scope)  # one that was skipped ahead of its container
     for _ in range(leaving.climb):
         container = turn.row(scope)
         if container is None:
             break
         scope = container.scope
+        found.passed = found.passed or _passed(container)
     found.scope = scope
+    if node.holder is not None and (found.passed or leaving.successor is None or not _successful(row)):
+        found.holder = holder_row(turn, node, row.path)
+
+
+def _passed(row: TaskRow) -> bool:
+    return row.state is not None and bool(row.state.get("passed"))
 
 
 def _leaving(node: Node, row: TaskRow) -> Node:
@@ -114,37 +153,57 @@ def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
     if found.verdict == _END:
         _end(turn, found)
         return
-    passed = row.state is not None and row.state.get("passed")
     if not _successful(row):
         _tolerate(turn, found)
     for joining in found.joins:
         count(turn, joining, row)
-    if not passed:
+    if node.guards:
+        turn.later((UNREACHED, row.seq))
+    if not found.passed:
+        for switch in found.left:
+            turn.later((UNREACHED, switch.seq))
         _move_on(turn, found)
-    elif node.loops:
-        end_chain(turn, found.loop)
+    elif node.holder is not None:
+        end_chain(turn, found.holder)
 
 
 def _end(turn: Turn, found: _Settling) -> None:
-    row = found.row
-    status = {
-        TaskStatus.CANCELED: WorkflowStatus.TERMINATED,
-        TaskStatus.TIMED_OUT: WorkflowStatus.TIMED_OUT,
-    }.get(row.status, WorkflowStatus.FAILED)
-    reason = found.reason or reasons.task_failed(turn.task_id(row.seq), status, row.reason)
-    turn.first((END, int(status), reason, row.seq))
+    """The failure is for the guard around the row, or for the workflow."""
+    row, guard = found.row, found.guard
+    failure = (row.state or {}).get("failure") if row.type == "TRY" else None
+    if failure is not None:  # what failed in it goes on outward, as it was
+        status, reason, seq = failure[:3]
+    else:
+        ended = {
+            TaskStatus.CANCELED: WorkflowStatus.TERMINATED,
+            TaskStatus.TIMED_OUT: WorkflowStatus.TIMED_OUT,
+        }.get(row.status, WorkflowStatus.FAILED)
+        status, seq = int(ended), row.seq
+        reason = found.reason or reasons.task_failed(turn.task_id(row.seq), ended, row.reason)
+    if guard is not None:
+        turn.first((CATCH, guard.seq, (guard.state or {}).get("part"), status, reason, seq))
+    else:
+        turn.first((END, status, reason, seq))
 
 
 def _tolerate(turn: Turn, found: _Settling) -> None:
     """An unsuccessful row that is optional or permissive."""
     if found.node.optional:
-        turn.set_status(turn.edit(found.row), TaskStatus.COMPLETED_WITH_ERRORS)
         found.row = turn.edit(found.row)
+        turn.set_status(found.row, TaskStatus.COMPLETED_WITH_ERRORS)
+        if found.node.watched:
+            closing.note(turn, found.node, found.row)
         return
-    turn.header.permissive_failed += 1
     turn.set_state(turn.edit(found.row), passed=PASSED_BY)
-    if found.loop is not None and not found.node.is_branch:  # a branch fails its join, not the loop
-        loop = turn.edit(found.loop)
+    if found.guard is not None:
+        guard = turn.edit(found.guard)
+        known = (guard.state or {}).get("permissive", [])
+        turn.set_state(guard, permissive=[*known, found.row.seq][:PERMISSIVE_MAX])
+    else:
+        turn.header.permissive_failed += 1
+    held_by_loop = found.node.holder is not None and found.node.holder.kind == LOOP
+    if found.holder is not None and held_by_loop and not found.node.is_branch:
+        loop = turn.edit(found.holder)  # not for a branch: it fails its join
         turn.set_state(loop, failed_permissive=(loop.state or {}).get("failed_permissive", 0) + 1)
 
 
@@ -170,20 +229,30 @@ def _move_on(turn: Turn, found: _Settling) -> None:
     successor = leaving.successor
     if successor is not None:
         turn.first((BIRTH, successor.reference, row.path, found.scope))
-    elif leaving.closes is not None and leaving.loops:
-        end_chain(turn, found.loop)
+    elif leaving.holder is not None:
+        end_chain(turn, found.holder)
 
 
-def end_chain(turn: Turn, loop: TaskRow | None) -> None:
-    """One of the chains that run in a turn of a loop is at its end; the last one ends the turn."""
-    if loop is None or loop.status >= _COMPLETED:
+def end_chain(turn: Turn, holder: TaskRow | None) -> None:
+    """One of the chains that run in a loop's turn, a TRY's part or a compensation is at its end; the
+    last one ends all of it."""
+    if holder is None or holder.status >= _COMPLETED or (holder.state or {}).get("recount"):
         return
-    mine = turn.edit(loop)
-    state = mine.state or {}
-    live = state.get("live", 1) - 1
+    mine = turn.edit(holder)
+    live = (mine.state or {}).get("live", 1) - 1
     turn.set_state(mine, live=live)
     if live <= 0:
-        turn.later((TURN, loop.seq, state.get("turn", 0)))
+        turn.later(next_of(mine))
+
+
+def next_of(holder: TaskRow) -> Step:
+    """What follows when nothing runs any more in what a holder has begun."""
+    state = holder.state or {}
+    if holder.type == "TRY":
+        return (PART, holder.seq, state.get("part"))
+    if holder.type == "COMPENSATE":
+        return (UNDO, holder.seq, state.get("part"))
+    return (TURN, holder.seq, state.get("turn", 0))
 
 
 def settle(turn: Turn, row: TaskRow, mode: int = BY_POLICY) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from ..payload import Json
 from . import messages
-from .decision import APPLIED, MessageKind, Outcome, Verdict
+from .decision import MessageKind, Outcome, Verdict
 from .ending import open_rows
-from .events import Signal
+from .events import Keep, Signal
 from .names import split_reference
 from .nodes import DYNAMIC_FORK, HUMAN, WAIT
 from .outcomes import refused, stale
+from .results import keep_for_retry
 from .state import TaskRow, TaskStatus, WorkflowStatus
 from .steps import BY_POLICY, SETTLE
 from .turn import Turn
+from .updates import merged
 
 _ENDED = int(WorkflowStatus.COMPLETED)
 _COMPLETED = int(TaskStatus.COMPLETED)
@@ -33,14 +34,14 @@ def apply_signal(turn: Turn, event: Signal) -> Outcome | None:
     if node is None:
         return None
     mine = turn.edit(found)
-    mine.output = _merged(mine.output, event.output)
+    mine.output = merged(mine.output, event.output)
     if event.status == TaskStatus.IN_PROGRESS:
         mine.updated_ms = turn.now_ms
-        return APPLIED
+        return Outcome(Verdict.APPLIED, seq=mine.seq)
     turn.close(node, mine, event.status, event.reason)
-    mine.state = None
+    keep_for_retry(mine, event.status)
     turn.later((SETTLE, mine.seq, BY_POLICY))
-    return APPLIED
+    return Outcome(Verdict.APPLIED, seq=mine.seq)
 
 
 def _waiting(turn: Turn, reference: str | None) -> TaskRow | None:
@@ -68,11 +69,13 @@ def _park(turn: Turn, event: Signal) -> Outcome:
     reference = event.reference
     if reference is None:
         return refused("no task waits for a signal")
+    if event.keep == Keep.NEVER:
+        return refused(f"no task {reference} waits for a signal")
     base = reference if reference in turn.plan.nodes else split_reference(reference)[0]
     node = turn.plan.nodes.get(base)
     if node is None:
         dynamic = any(other.kind == DYNAMIC_FORK for other in turn.plan.nodes.values())
-        if not dynamic:
+        if not dynamic or event.keep != Keep.ALWAYS:
             return refused(f"the definition has no task {reference}")
     elif node.kind not in (WAIT, HUMAN):
         return refused(f"task {reference} is a {node.type}: only WAIT and HUMAN take signals")
@@ -87,10 +90,3 @@ def _park(turn: Turn, event: Signal) -> Outcome:
     )
     turn.send(turn.header.id, MessageKind.SIGNAL, messages.signal(kept), parked=True)
     return Outcome(Verdict.PARKED, f"task {reference} has not begun yet")
-
-
-def _merged(old: Json | None, new: Json) -> Json:
-    before, after = (old.value if old is not None else {}), new.value
-    if not before or not isinstance(before, dict) or not isinstance(after, dict):
-        return new
-    return Json.of({**before, **after})

@@ -146,6 +146,9 @@ class Header:
 class TaskRow:
     """One attempt of one task. Unique by (workflow, generation, reference, path, attempt).
 
+    A generation below 0 was left behind by a rerun from a task or by a jump: the rows stay, the
+    flow has begun anew at an earlier place.
+
     `reference` is the base `taskReferenceName`, without Conductor's `__N`; `path` carries the
     iterations. `scope` is the `seq` of the row of the innermost enclosing container (0 = none):
     the FORK of a branch, the SWITCH of a case, the DO_WHILE of a body. `type` is Conductor's
@@ -280,6 +283,18 @@ class View:
             if not inside:
                 del self.scopes[(row.scope, row.path)]
 
+    def set_aside(self, seq: int) -> None:
+        """Forget a row that left the generation; an earlier turn of its task may be the latest then."""
+        row = self.tasks.get(seq)
+        self.remove(seq)
+        if row is None or not row.path:
+            return
+        self.latest.pop(row.reference, None)
+        if self.whole:
+            turns = [path for reference, path in self.newest if reference == row.reference]
+            if turns:
+                self.latest[row.reference] = self.newest[(row.reference, max(turns))]
+
     def apply(self, decision: Decision) -> None:
         """Become what a saved decision made of this view. Costs what the decision touched."""
         if decision.header.generation != self.header.generation:
@@ -291,11 +306,15 @@ class View:
             self.fragments.clear()
             self.whole = True
         self.header = decision.header
+        for seq in decision.aside:
+            self.set_aside(seq)
         for row in decision.inserted:
             self.add(row)
             if row.path and not self.whole:
                 self.latest[row.reference] = row.seq
         for row in decision.updated:
+            if decision.aside and row.seq in decision.aside:
+                continue
             if row.superseded and self.newest.get((row.reference, row.path)) == row.seq:
                 del self.newest[(row.reference, row.path)]
             self.add(row)

@@ -16,6 +16,17 @@ A step is a tuple of JSON values, (kind, ...):
     (REVIVE, after, resume)              rows that ended unsuccessfully run again
     (RECOUNT, seq)                       a container's counters are counted anew
     (LAST, reference, path)              the row counts as the last one that was made
+    (ASIDE, past, after, reference, path, scope)  that task's rows and all that follow leave the generation
+    (AFRESH, reference, path, scope, input)  the node gets its first row there, with this input
+    (DROP, after, reference, path)       open rows in the chain of that task are SKIPPED
+    (UNREACHED, switch)                  its case is over: joins no longer wait for tasks of the others
+    (CATCH, guard, part, status, reason, seq)  a row inside a part of a TRY, or of a compensation, failed
+    (SWEEP, guard, after)                rows that are open inside it although that part is over
+    (CHOOSE, guard)                      nothing is open inside it: a case, the next compensation
+    (PART, guard, part)                  all chains of a part have ended
+    (UNDO, compensation, part)           the next completed task is compensated
+
+    END may have a fifth value: 1 where the end asks for compensation, 2 where that is done.
 """
 
 BIRTH = 1
@@ -32,6 +43,20 @@ CANCEL = 11
 REVIVE = 12
 RECOUNT = 13
 LAST = 14
+ASIDE = 15
+AFRESH = 16
+DROP = 17
+UNREACHED = 45
+
+CATCH = 25
+SWEEP = 26
+CHOOSE = 27
+PART = 28
+UNDO = 29
+
+# Modes of END.
+COMPENSATING = 1
+COMPENSATED = 2
 
 # Modes of SETTLE.
 BY_POLICY = 0

@@ -7,17 +7,20 @@ written once however often it changed, and `decision` hands all of it back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..payload import Json
-from . import cursor
-from .decision import Decision, Message, MessageKind, QueueBirth
+from . import closing, cursor, secrets
+from .changes import Change
+from .decision import Alert, CacheWrite, Decision, Message, MessageKind, Publication, QueueBirth, Slot
 from .needs import Script
 from .nodes import DYNAMIC, Node
 from .plan import Plan
+from .policy import Policy, queue_name
 from .reading import Reading
 from .reasons import short
+from .secrets import SecretJson
 from .state import TaskRow, TaskStatus, View
 from .steps import SETTLE
 
@@ -27,6 +30,10 @@ Step = tuple[Any, ...]
 _COMPLETED = int(TaskStatus.COMPLETED)
 _TERMINAL = _COMPLETED
 """The lowest terminal status."""
+UNRESOLVED_MAX = 20
+"""Expressions that found nothing and are kept with their row."""
+_CLOCKED = frozenset({"due", "clocks"})
+"""Keys of a row's record that speak of a row in `deadline`."""
 
 
 class Turn(Reading):
@@ -35,24 +42,33 @@ class Turn(Reading):
 
     __slots__ = (
         "agenda",
+        "alerts",
+        "aside",
         "asleep",
         "births",
         "budget",
+        "cached",
         "changed",
         "consumed",
+        "corrected",
         "cursor",
         "deadlines",
         "ended",
         "fragments",
+        "freed",
         "guarded",
         "inserted",
         "messages",
+        "notices",
         "now_ms",
         "payload_changed",
+        "published",
         "released",
         "revived",
         "scripts",
+        "secretive",
         "seed",
+        "slot",
         "updated",
     )
 
@@ -79,7 +95,20 @@ class Turn(Reading):
         self.messages: list[Message] = []
         self.fragments: dict[int, Json] = {}
         self.consumed: list[int] = []
+        self.freed: list[tuple[str, str]] = []
+        self.slot: Slot | None = None
+        self.alerts: list[Alert] = []
         self.scripts: dict[int, Script] = {}
+        self.corrected = False
+        self.aside: dict[int, None] = {}
+        self.published: list[Publication] = []
+        self.cached: list[CacheWrite] = []
+        self.notices: list[tuple[Node, TaskRow, Sequence[Change]]] = []
+        """Changes of status that are to be told: (node, the row as it was then, what to tell)."""
+        self.secretive = plan.secretive or bool(
+            isinstance(self.header.input, SecretJson) or isinstance(self.header.variables, SecretJson)
+        )
+        """Payloads may hold placeholders of secrets."""
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -98,6 +127,8 @@ class Turn(Reading):
     def insert(self, row: TaskRow) -> None:
         """Add a new row; its `seq` was taken with `take_seq`."""
         seq = row.seq
+        if self.unresolved:
+            note_unresolved(self, row)
         self.rows[seq] = row
         self.inserted[seq] = row
         self.fresh[(row.reference, row.path)] = seq
@@ -136,21 +167,32 @@ class Turn(Reading):
         row.state = {**(row.state or {}), **changes}
 
     def close(self, node: Node, row: TaskRow, status: TaskStatus, reason: str | None = None) -> None:
-        """End a row of this turn together with its queue row and its clock."""
+        """End a row of this turn together with its queue row and its clock. Its output is there."""
         seq = row.seq
+        if node.watched:
+            status, reason = closing.judge(self, node, row, status, reason)
         if row.queued:
             row.queued = False
             if seq not in self.guarded and self.births.pop(seq, None) is None:
                 self.released[seq] = None
             self.asleep.pop(seq, None)
+            if node.policy.frees or node.kind == DYNAMIC:
+                self.note_freed(row, self.policy_of(row, node))
         # A DYNAMIC's clocks are those of the task that it turned out to be, which is not known here.
         clock = node.policy.row_clock or node.kind == DYNAMIC
-        if clock or (row.state is not None and "due" in row.state):
+        if clock or (row.state is not None and not _CLOCKED.isdisjoint(row.state)):
             self.deadlines[seq] = 0
         self.scripts.pop(seq, None)
         self.set_status(row, status)
         if reason is not None or status == _COMPLETED:
             row.reason = short(reason)
+        if node.watched:
+            closing.note(self, node, row)
+
+    def note_freed(self, row: TaskRow, policy: Policy) -> None:
+        """A row leaves its hands: where its definition has slots, another one may run."""
+        if policy.frees:
+            self.freed.append((queue_name(row, policy), row.type))
 
     def delete(self, row: TaskRow) -> None:
         """Remove a row for good (keepLastN). Only ended rows are removed."""
@@ -166,9 +208,26 @@ class Turn(Reading):
             del self.fresh[key]
         self.changed = True
 
+    def set_aside(self, row: TaskRow, past: int) -> None:
+        """Have an ended row leave the generation: it stays as it is, and nothing reads it any more."""
+        mine = self.edit(row)
+        seq = mine.seq
+        mine.generation = past
+        mine.superseded = True
+        self.aside[seq] = self.deleted[seq] = None
+        key = (mine.reference, mine.path)
+        if self.fresh.get(key) == seq:
+            del self.fresh[key]
+        if self.fresh_latest.get(mine.reference) == seq:
+            del self.fresh_latest[mine.reference]
+
     def send(self, workflow_id: str, kind: MessageKind, body: Json, *, parked: bool = False) -> None:
         due = 0 if parked else self.now_ms
         self.messages.append(Message(workflow_id, kind, body, due, parked))
+        self.changed = True
+
+    def publish(self, publication: Publication) -> None:
+        self.published.append(publication)
         self.changed = True
 
     # --- what is left to do ------------------------------------------------------------------
@@ -224,6 +283,13 @@ class Turn(Reading):
         self.keep_work()
         return True
 
+    def skip_of(self, reference: str) -> dict[str, Any] | None:
+        """What an operator has said of a task that is to be stepped over (`Skip`)."""
+        if self.header.cursor is None:
+            return None
+        found: dict[str, Any] | None = self.pending_work()["skips"].get(reference)
+        return found
+
     def unpark(self, reference: str, *, last: bool) -> None:
         """A parked signal was used up; with the last one its reference is forgotten."""
         work = self.pending_work()
@@ -233,9 +299,23 @@ class Turn(Reading):
 
     # --- the end -----------------------------------------------------------------------------
 
+    def _keep_secrets(self) -> None:
+        """Note beside every payload that was made where its placeholders are."""
+        for row in (*self.inserted.values(), *self.updated.values()):
+            secrets.keep_row(row)
+        kept = secrets.kept_by(self.header)
+        if kept or self.header.cursor is not None:
+            work = self.pending_work()
+            if work["secrets"] != kept:
+                work["secrets"] = kept
+                self.keep_work()
+        secrets.mark_header(self.header)
+
     def decision(self) -> Decision:
         """What all of it comes to."""
         header = self.header
+        if self.secretive and self.changed:
+            self._keep_secrets()
         if self.changed:
             header.revision += 1
             header.updated_ms = self.now_ms
@@ -247,7 +327,7 @@ class Turn(Reading):
             self.revived,
             list(self.inserted.values()),
             list(self.updated.values()),
-            list(self.deleted),
+            [seq for seq in self.deleted if seq not in self.aside] if self.aside else list(self.deleted),
             list(self.births.values()),
             list(self.released),
             self.asleep,
@@ -257,4 +337,29 @@ class Turn(Reading):
             self.parsed_fragments,
             self.consumed,
             self.scripts,
+            self.published,
+            self.cached,
+            self.slot,
+            self.alerts,
+            self.freed,
+            corrected=self.corrected,
+            aside=self.aside,
         )
+
+
+def note_unresolved(turn: Turn, row: TaskRow) -> None:
+    """Keep with a new row which of its expressions found nothing (B42)."""
+    missed = list(dict.fromkeys(turn.unresolved))[:UNRESOLVED_MAX]
+    turn.unresolved.clear()
+    row.state = {**(row.state or {}), "unresolved": missed}
+
+
+def lasting(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What stays in the record of a row that has ended or begins again: facts about its input, and
+    that the flow has passed it."""
+    if state is None:
+        return None
+    return {key: state[key] for key in _LASTING if key in state} or None
+
+
+_LASTING = ("unresolved", "cache", "cached", "passed", "given")

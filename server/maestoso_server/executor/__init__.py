@@ -5,10 +5,11 @@ services, dispatch ──submit──▶ Lane (one per workflow) ──▶ batch
                                  └───────── messages, lost races ────┘
 """
 
+from ..definitions.keys import KeyPolicy
 from .executor import Executor
 from .lanes import Done
 from .placement import Nowhere, Placed, Placement
-from .starts import KeyPolicy, Starter, StartOutcome, StartRequest
+from .starts import Starter, StartOutcome, StartRequest
 
 __all__ = [
     "Done",

@@ -9,22 +9,28 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ..clock import Clock
-from ..engine.needs import Child, Definition, Need, Script, ScriptAnswer, TaskDefinition
-from ..engine.state import View
+from ..engine import secrets
+from ..engine.needs import Child, Definition, Need, Redact, Script, ScriptAnswer, TaskDefinition
+from ..engine.state import Header, View
+from ..payload import Json, decode, encode
 from ..scripting.pool import Evaluators
 from ..store.database import Database
 from ..store.needs import fetch
+from ..vault import EmptyVault, Vault
 from .lanes import Lane
 from .plans import Plans
 
 PATIENCE_MS = 5
 """How long a decision waits for a script before its row commits as IN_PROGRESS."""
-_ELSEWHERE = frozenset({Script, Child, Definition, TaskDefinition})
+_ELSEWHERE = frozenset({Script, Redact, Child, Definition, TaskDefinition})
 """Needs that no row answers."""
+_SCRIPTS = frozenset({"expression", "scriptExpression", "queryExpression"})
+"""Inputs that are the text of a script."""
 MEMO_MAX = 4_096
 """Script answers remembered by (script, input digest): a second try after a lost race costs none."""
 
@@ -32,7 +38,16 @@ MEMO_MAX = 4_096
 class Answers:
     """Answers lists of needs; one answer per need, in order."""
 
-    def __init__(self, *, database: Database, clock: Clock, evaluators: Evaluators, plans: Plans) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        evaluators: Evaluators,
+        plans: Plans,
+        vault: Vault | None = None,
+    ) -> None:
+        self._vault = vault or EmptyVault()
         self._database = database
         self._clock = clock
         self._evaluators = evaluators
@@ -68,7 +83,9 @@ class Answers:
     async def _other(self, view: View, need: Need) -> Any:
         namespace = view.header.namespace
         if isinstance(need, Script):
-            return await self._script(need)
+            return await self._script(view.header, need)
+        if isinstance(need, Redact):
+            return self._redact(need, namespace)
         if isinstance(need, Child):
             return await self._plans.child(namespace, need)
         if isinstance(need, Definition):
@@ -76,30 +93,68 @@ class Answers:
         assert isinstance(need, TaskDefinition)
         return await self._plans.task_definition(namespace, need.name)
 
-    async def _script(self, need: Script) -> ScriptAnswer:
-        key = _key(need)
+    async def _script(self, header: Header, need: Script) -> ScriptAnswer:
+        key = _key(need, header.namespace)
         known = self._memo.get(key)
         if known is not None:
             return known
-        job = self._under_way.get(key) or self._submit(key, need)
+        job = self._under_way.get(key) or self._submit(key, header, need)
         await asyncio.wait([job], timeout=PATIENCE_MS / 1000)
-        return job.result() if job.done() else ScriptAnswer(slow=True)
+        return self._shown(need, header.namespace, job.result()) if job.done() else ScriptAnswer(slow=True)
 
-    def late(self, need: Script, done: Callable[[ScriptAnswer], None]) -> None:
+    def late(self, header: Header, need: Script, done: Callable[[ScriptAnswer], None]) -> None:
         """`done` is called with the answer of a script for which a decision did not wait."""
-        key = _key(need)
-        job = self._under_way.get(key) or self._submit(key, need)
-        job.add_done_callback(lambda ended: None if ended.cancelled() else done(ended.result()))
+        key, namespace = _key(need, header.namespace), header.namespace
+        job = self._under_way.get(key) or self._submit(key, header, need)
+        job.add_done_callback(
+            lambda ended: None if ended.cancelled() else done(self._shown(need, namespace, ended.result()))
+        )
 
-    def _submit(self, key: bytes, need: Script) -> asyncio.Future[ScriptAnswer]:
-        job = self._evaluators.submit(need.language, need.script, need.input)
+    def _submit(self, key: bytes, header: Header, need: Script) -> asyncio.Future[ScriptAnswer]:
+        """Workflows of one definition wait for each other's scripts, not those of others for theirs."""
+        owner = f"{header.namespace}/{header.name}"
+        script, given = need.script, need.input
+        if need.secrets:
+            script, given = self._revealed(need, header.namespace)
+        job = self._evaluators.submit(need.language, script, given, owner=owner)
         self._under_way[key] = job
-        job.add_done_callback(partial(self._ended, key))
+        job.add_done_callback(partial(self._ended, key, not need.secrets))
         return job
 
-    def _ended(self, key: bytes, job: asyncio.Future[ScriptAnswer]) -> None:
+    def _revealed(self, need: Script, namespace: str) -> tuple[str, bytes]:
+        """The script and its input with their secrets. A script is itself a text of its input."""
+        before = decode(need.input)
+        given = secrets.reveal(before, decode(need.secrets), partial(self._vault.read, namespace))
+        changed = {
+            before[key]: given[key] for key in before if isinstance(before[key], str) and key in _SCRIPTS
+        }
+        return str(changed.get(need.script, need.script)), encode(given)
+
+    def _shown(self, need: Script, namespace: str, answer: ScriptAnswer) -> ScriptAnswer:
+        """An answer without the values of the secrets that went in."""
+        if not need.secrets:
+            return answer
+        known = self._values(secrets.sources(decode(need.input), decode(need.secrets)), namespace)
+        return replace(
+            answer, value=secrets.redact(answer.value, known), error=secrets.redact(answer.error, known)
+        )
+
+    def _redact(self, need: Redact, namespace: str) -> tuple[Json | None, str | None]:
+        known = self._values(need.sources, namespace)
+        output = None
+        if need.output is not None:
+            before = decode(need.output)
+            after = secrets.redact(before, known)
+            output = Json(need.output) if after == before else Json.of(after)
+        return output, secrets.redact(need.reason, known)
+
+    def _values(self, placeholders: tuple[str, ...], namespace: str) -> dict[str, Any]:
+        read = partial(self._vault.read, namespace)
+        return {placeholder: secrets.value_of(placeholder, read) for placeholder in placeholders}
+
+    def _ended(self, key: bytes, keep: bool, job: asyncio.Future[ScriptAnswer]) -> None:
         self._under_way.pop(key, None)
-        if not job.cancelled() and not job.result().retriable:
+        if keep and not job.cancelled() and not job.result().retriable:
             self._remember(key, job.result())
 
     def _remember(self, key: bytes, answer: ScriptAnswer) -> None:
@@ -108,8 +163,10 @@ class Answers:
             self._memo.popitem(last=False)
 
 
-def _key(need: Script) -> bytes:
+def _key(need: Script, namespace: str) -> bytes:
     digest = hashlib.blake2b(need.input, digest_size=16)
+    if need.secrets:
+        digest.update(need.secrets + namespace.encode())
     digest.update(need.language.encode())
     digest.update(need.script.encode("utf-8", "surrogatepass"))
     return digest.digest()

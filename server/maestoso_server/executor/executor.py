@@ -17,11 +17,14 @@ from time import perf_counter
 from typing import Any
 
 from ..clock import Clock
+from ..definitions.keys import KeyPolicy
+from ..engine import keys
 from ..engine.decide import decide
-from ..engine.decision import Decision, Outcome, QueueBirth, Verdict
-from ..engine.events import Event
+from ..engine.decision import Decision, Message, Outcome, QueueBirth, Verdict
+from ..engine.events import Event, Follow, Start
 from ..engine.needs import Script, ScriptAnswer
 from ..engine.state import Header, View
+from ..store import idempotency, inbox, queue
 from ..store.database import Database, Unavailable
 from ..store.load import InboxMessage, LoadRequest, load
 from ..store.save import SaveResult, WorkflowSave, save
@@ -112,6 +115,15 @@ class Executor:
     def answered(self, message_id: int, outcome: bytes) -> None:
         """A command that was forwarded to another node has its outcome."""
         self._forwarding.answered(message_id, outcome)
+
+    async def wake(self, workflow_id: str) -> int:
+        """Have the tasks of a workflow that sleep (callbackAfterSeconds, a delay) taken now; how many."""
+        now_ms = self._clock.now_ms()
+        async with self._database.acquire() as connection:
+            woken = await queue.wake(connection, workflow_id, now_ms=now_ms)
+        if woken:
+            self._placement.deadline(now_ms)
+        return woken
 
     def seed(self) -> int:
         """Randomness for one event: the engine makes none itself."""
@@ -235,7 +247,10 @@ class Executor:
         hungry: list[tuple[Lane, list[Any]]] = []
         for lane in lanes:
             if lane.view is None or not lane.running:
-                routing.refuse_absent(lane)
+                if any(item.message_id for item in lane.running):
+                    self._aside(lane, self._discard(lane))
+                else:
+                    routing.refuse_absent(lane)
             elif lane.decider is not None:
                 self._step(lane, lane.answers, decided, hungry)
             else:
@@ -439,6 +454,13 @@ class Executor:
         over.extend(decision.asleep)
         if over:
             self._placement.ended(lane.workflow_id, over)
+        for alert in decision.alerts:
+            facts = {"workflow_id": lane.workflow_id, "seq": alert.seq, "clock": alert.clock}
+            log.warning("a clock that only alerts has run out: %s", alert.text, extra=facts)
+        if decision.slot is not None:
+            self._placement.workflow_slots_changed()
+        if decision.freed:
+            self._placement.slots_freed(header.namespace, decision.freed)
         for due_ms in decision.deadlines.values():
             if due_ms:
                 self._placement.deadline(due_ms)
@@ -452,7 +474,7 @@ class Executor:
         if decision.messages:
             self._pass_on(decision, message_ids)
         for seq, script in decision.scripts.items():
-            self._answers.late(script, partial(self._script_done, lane.workflow_id, seq))
+            self._answers.late(header, script, partial(self._script_done, lane.workflow_id, seq))
         routing.apply(lane, decision, closed_max=CLOSED_ROWS_MAX)
         self.changes.announce(lane.workflow_id, header)
         routing.answer(lane, decision.outcomes)
@@ -483,9 +505,15 @@ class Executor:
         workflow_id = lane.workflow_id
         lane.view = None
         if workflow_id in result.existing:
-            routing.answer_existing(lane, result.existing[workflow_id])
+            holder = result.existing[workflow_id]
+            if routing.told_start(lane) is None:
+                routing.answer_existing(lane, holder)
+            else:
+                self._aside(lane, self._place(lane, holder))
         elif workflow_id in result.metadata_stale:
             routing.answer_metadata_stale(lane)
+        elif workflow_id in result.refused:
+            routing.answer_no_slot(lane, result.refused[workflow_id])
         else:
             if lost:
                 routing.answer_lost(lane, lost)
@@ -494,6 +522,49 @@ class Executor:
                 self._meters.lost_race()
             lane.reload = lane.reload or any(item.message_id for item in lane.running)
             routing.again(lane, self._clock.now_ms())
+
+    # -- messages to workflows that there are not ----------------------------------------------
+
+    async def _place(self, lane: Lane, holder: str) -> None:
+        """A start by another workflow found its key used: free it, where its run has ended and may be
+        followed by another; else answer the asker in place of the start."""
+        start = routing.told_start(lane)
+        assert start is not None and start.header is not None and isinstance(start.event, Start)
+        header, asked = start.header, start.event
+        async with self._database.acquire() as connection:
+            if asked.key_policy is KeyPolicy.FAIL_ON_RUNNING and await idempotency.release_ended(
+                connection, header.namespace, header.idempotency_key or "", holder
+            ):
+                routing.again(lane, self._clock.now_ms())
+                return
+            waits = await idempotency.waits_for(connection, asked.asked_by, holder)
+        reply = keys.reply(asked, header, holder, waits=waits)
+        await self._replace(lane, {start.message_id: reply})
+
+    async def _discard(self, lane: Lane) -> None:
+        """Messages to a workflow that was removed, or whose start was answered: nobody will apply them.
+        Who wants its outcome hears that there is none."""
+        await self._replace(
+            lane,
+            {
+                item.message_id: keys.follower_lost(item.event, lane.workflow_id)
+                for item in lane.running
+                if isinstance(item.event, Follow)
+            },
+        )
+
+    async def _replace(self, lane: Lane, replies: dict[int, Message]) -> None:
+        """Delete the lane's messages, each for its reply, where it has one; exactly once."""
+        ids = [item.message_id for item in lane.running if item.message_id]
+        async with self._database.acquire() as connection:
+            sent = await inbox.replace(
+                connection,
+                lane.workflow_id,
+                [(message_id, replies.get(message_id)) for message_id in ids],
+                epoch=self._epoch(),
+            )
+        routing.refuse_absent(lane)
+        self.receive(sent)
 
     # -- when it goes wrong ------------------------------------------------------------------
 

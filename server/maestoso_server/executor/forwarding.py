@@ -9,12 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
 from ..engine import messages
 from ..engine.decision import APPLIED, MessageKind, Outcome, Verdict
-from ..engine.events import Pause, Restart, Result, Resume, Retry, Signal, Terminate
+from ..engine.events import (
+    ChangeVariables,
+    Jump,
+    Pause,
+    Remove,
+    Rerun,
+    Restart,
+    Result,
+    Resume,
+    Retry,
+    Signal,
+    Skip,
+    Terminate,
+    UpdateTask,
+    Upgrade,
+)
+from ..payload import Json
 from ..store import inbox
 from ..store.database import Database
 from .lanes import Done, Item
@@ -24,7 +41,20 @@ from .routing import LOST
 RACES_MAX = 2
 """Lost races in a row before a node gives way."""
 
-_COMMANDS = (Pause, Restart, Resume, Retry, Terminate)
+_COMMANDS = (
+    ChangeVariables,
+    Jump,
+    Pause,
+    Remove,
+    Rerun,
+    Restart,
+    Resume,
+    Retry,
+    Skip,
+    Terminate,
+    UpdateTask,
+    Upgrade,
+)
 
 
 class Forwarding:
@@ -68,8 +98,9 @@ class Forwarding:
         """The node that applied a command has written its outcome."""
         done = self._waiting.pop(message_id, None)
         if done is not None:
-            verdict, reason = msgspec.msgpack.decode(outcome, type=tuple[int, str])
-            done(Outcome(Verdict(verdict), reason))
+            verdict, reason, *more = msgspec.msgpack.decode(outcome)
+            report = Json(more[0]) if more and more[0] is not None else None
+            done(Outcome(Verdict(verdict), reason, report, more[1] if len(more) > 1 else 0))
 
     def _post(self, workflow_id: str, item: Item) -> inbox.Post | None:
         event = item.event
@@ -100,4 +131,9 @@ class Forwarding:
 
 def encode_outcome(outcome: Outcome) -> bytes:
     """What the origin of a forwarded command reads."""
-    return msgspec.msgpack.encode((int(outcome.verdict), outcome.reason))
+    more: tuple[Any, ...] = ()
+    if outcome.report is not None or outcome.seq:
+        more = (None if outcome.report is None else outcome.report.raw,)
+    if outcome.seq:
+        more = (*more, outcome.seq)
+    return msgspec.msgpack.encode((int(outcome.verdict), outcome.reason, *more))

@@ -21,6 +21,9 @@ class Meters:
         self._commit_seconds = metrics.commit_seconds.observe
         self._commit_size = metrics.batch_size.labels("commit").observe
         self._retries = metrics.retries.inc
+        self._events = metrics.events.inc
+        self._cache_hits = metrics.cache_hits.inc
+        self._alerts = metrics.alerts
         self._workflows = {
             status: metrics.outcomes.labels("workflow", status.name).inc
             for status in WorkflowStatus
@@ -42,8 +45,14 @@ class Meters:
                 for row in rows:
                     if row.ended_ms == now_ms and row.status.terminal:  # later changes do not count again
                         self._tasks[row.status]()
+                        if row.state is not None and "cached" in row.state:
+                            self._cache_hits()
             retries = sum(1 for row in decision.inserted if row.retried_seq)
             if retries:
                 self._retries(retries)
+            if decision.published:
+                self._events(len(decision.published))
+            for alert in decision.alerts:
+                self._alerts.labels(alert.of, alert.clock).inc()
             if decision.ended:
                 self._workflows[decision.header.status]()

@@ -8,12 +8,14 @@ go out of date is only which snapshot a name stands for now: that is cached with
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..clock import Clock
 from ..definitions import snapshot
 from ..definitions.models import WorkflowDefinition
+from ..definitions.names import why_unusable
 from ..definitions.parse import parse_workflow
 from ..engine.needs import Child, ChildAnswer
 from ..engine.plan import Plan, compile
@@ -34,12 +36,25 @@ class Resolved:
     name: str
     version: int
     metadata_revision: int
+    judging: Plan | None = None
+    """The plan, where its schema judges the input before anything is started."""
+
+
+@dataclass(slots=True, frozen=True)
+class Draft:
+    """What a start would run on. Its snapshot need not be stored."""
+
+    snapshot_id: str
+    plan: Plan
 
 
 class Plans:
     """Resolves names to snapshots and snapshots to plans."""
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, clock: Clock, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._environment = environment or {}
         self._database = database
         self._clock = clock
         self._plans: OrderedDict[str, Plan] = OrderedDict()
@@ -59,7 +74,9 @@ class Plans:
             document = await metadata.get_snapshot(connection, namespace, snapshot_id)
         if document is None:
             raise NotFound(Reason.DEFINITION_NOT_FOUND, f"snapshot {snapshot_id} is not stored")
-        return self._keep(snapshot_id, compile(WorkflowDefinition.model_validate(decode(document))))
+        return self._keep(
+            snapshot_id, compile(WorkflowDefinition.model_validate(decode(document)), self._environment)
+        )
 
     def forget(self, namespace: str) -> None:
         """Definitions of this namespace changed."""
@@ -90,6 +107,9 @@ class Plans:
 
     async def child(self, namespace: str, need: Child) -> ChildAnswer:
         """The snapshot of a SUB_WORKFLOW's child, or why there is none."""
+        unusable = why_unusable(need.name)
+        if unusable is not None:
+            return ChildAnswer(error=f"the name of the workflow to start {unusable}")
         try:
             if need.definition is not None:
                 resolved = await self._made_at_run_time(namespace, need.definition.raw)
@@ -101,18 +121,35 @@ class Plans:
 
     async def _made_at_run_time(self, namespace: str, raw: bytes) -> Resolved:
         """The snapshot of a definition that nobody judged at registration: an expression made it."""
-        parsed = parse_workflow(raw)
-        if parsed.faults:
-            first = parsed.faults[0]
-            raise InvalidArgument(
-                Reason.INVALID_DEFINITION,
-                f"the sub-workflow's definition has {len(parsed.faults)} faults, first at {first.path}: "
-                f"{first.message}",
-            )
-        return await self.inline(namespace, parsed.document.value)
+        return await self.inline(namespace, _judged(raw))
+
+    # -- without storing anything ------------------------------------------------------------
+
+    async def draft(self, namespace: str, name: str, version: int | None) -> Draft:
+        """What a start of this name would use now. Raises NotFound."""
+        async with self._database.acquire() as connection:
+            document = await self._document(connection, namespace, name, version)
+            return self._compiled(*await self._pinned(connection, namespace, document))
+
+    async def draft_of(self, namespace: str, document: Any) -> Draft:
+        """What a start of this (validated) definition would use now."""
+        async with self._database.acquire() as connection:
+            return self._compiled(*await self._pinned(connection, namespace, document))
+
+    async def draft_made_at_run_time(self, namespace: str, raw: bytes) -> Draft:
+        """The same for a definition that an expression made. Raises InvalidArgument."""
+        return await self.draft_of(namespace, _judged(raw))
+
+    def _compiled(self, snapshot_id: str, raw: bytes) -> Draft:
+        plan = self.known(snapshot_id)  # what is known is stored: a draft's plan is not kept
+        if plan is None:
+            plan = compile(WorkflowDefinition.model_validate(decode(raw)), self._environment)
+        return Draft(snapshot_id, plan)
 
     async def task_definition(self, namespace: str, name: str) -> Any:
         """The registered task definition, as JSON value; None where there is none."""
+        if why_unusable(name) is not None:
+            return None
         key = (namespace, name)
         if key not in self._task_definitions:
             async with self._database.acquire() as connection:
@@ -125,14 +162,18 @@ class Plans:
         async with self._database.acquire() as connection:
             # The revision is read first: a change after it makes the start's save refuse.
             revision = await self._revision(connection, namespace)
-            raw = await metadata.get_workflow_document(connection, namespace, name, version)
-            if raw is None:
-                wanted = name if version is None else f"{name} version {version}"
-                raise NotFound(
-                    Reason.DEFINITION_NOT_FOUND,
-                    f"no workflow definition {wanted} in namespace {namespace}; register it first",
-                )
-            return await self._snapshot(connection, namespace, decode(raw), revision)
+            document = await self._document(connection, namespace, name, version)
+            return await self._snapshot(connection, namespace, document, revision)
+
+    async def _document(self, connection: Any, namespace: str, name: str, version: int | None) -> Any:
+        raw = await metadata.get_workflow_document(connection, namespace, name, version)
+        if raw is None:
+            wanted = name if version is None else f"{name} version {version}"
+            raise NotFound(
+                Reason.DEFINITION_NOT_FOUND,
+                f"no workflow definition {wanted} in namespace {namespace}; register it first",
+            )
+        return decode(raw)
 
     async def _revision(self, connection: Any, namespace: str) -> int:
         revision = await metadata.metadata_revision(connection, namespace)
@@ -143,17 +184,20 @@ class Plans:
             )
         return revision
 
-    async def _snapshot(self, connection: Any, namespace: str, document: Any, revision: int) -> Resolved:
+    async def _pinned(self, connection: Any, namespace: str, document: Any) -> tuple[str, bytes]:
+        """(id, text) of the document's snapshot as of now."""
         names = snapshot.task_names(document)
         tasks = await metadata.get_task_documents(connection, namespace, names)
         children = snapshot.unpinned_children(document)
         pinned = await metadata.latest_versions(connection, namespace, children)
-        snapshot_id, raw = snapshot.snapshot(
-            document, {name: decode(task) for name, task in tasks.items()}, pinned
-        )
+        return snapshot.snapshot(document, {name: decode(task) for name, task in tasks.items()}, pinned)
+
+    async def _snapshot(self, connection: Any, namespace: str, document: Any, revision: int) -> Resolved:
+        snapshot_id, raw = await self._pinned(connection, namespace, document)
         definition = WorkflowDefinition.model_validate(decode(raw))
-        if self.known(snapshot_id) is None:
-            plan = compile(definition)
+        plan = self.known(snapshot_id)
+        if plan is None:
+            plan = compile(definition, self._environment)
             await metadata.put_snapshot(
                 connection,
                 namespace,
@@ -164,10 +208,24 @@ class Plans:
                 now_ms=self._clock.now_ms(),
             )
             self._keep(snapshot_id, plan)
-        return Resolved(snapshot_id, definition.name, definition.version, revision)
+        judging = plan if plan.input_schema is not None else None
+        return Resolved(snapshot_id, definition.name, definition.version, revision, judging)
 
     def _keep(self, snapshot_id: str, plan: Plan) -> Plan:
         self._plans[snapshot_id] = plan
         if len(self._plans) > PLANS_MAX:
             self._plans.popitem(last=False)
         return plan
+
+
+def _judged(raw: bytes) -> Any:
+    """The document of a definition that an expression made. Raises InvalidArgument."""
+    parsed = parse_workflow(raw)
+    if parsed.faults:
+        first = parsed.faults[0]
+        raise InvalidArgument(
+            Reason.INVALID_DEFINITION,
+            f"the sub-workflow's definition has {len(parsed.faults)} faults, first at {first.path}: "
+            f"{first.message}",
+        )
+    return parsed.document.value

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from ..engine import messages
 from ..engine.cursor import continues
 from ..engine.decision import Decision, Message, MessageKind, Outcome, Verdict
-from ..engine.events import ChildEnded, DeliveryDue, Due, Result, Start, WorkerLost
+from ..engine.events import ChildEnded, ChildPlaced, DeliveryDue, Due, Result, WorkerLost
 from ..engine.needs import ScriptAnswer
 from ..engine.state import Header, TaskStatus, View
-from ..errors import NotFound, Reason
+from ..errors import NotFound, Reason, ResourceExhausted
 from ..payload import Json
 from ..store.load import InboxMessage, Loaded
 from .lanes import Item, Lane
@@ -47,12 +47,15 @@ class Changes:
                 listener(header)
 
 
+_OF_A_TASK = Result | Due | DeliveryDue | WorkerLost | ChildEnded | ChildPlaced
+
+
 def named(items: Sequence[Item]) -> list[int]:
     """The task rows that these events name."""
     seqs: list[int] = []
     for item in items:
         event = item.event
-        if isinstance(event, Result | Due | DeliveryDue | WorkerLost | ChildEnded) and event.seq:
+        if isinstance(event, _OF_A_TASK) and event.seq:
             seqs.append(event.seq)
     return seqs
 
@@ -106,11 +109,19 @@ def take_in(lane: Lane, loaded: Loaded | None, now_ms: int, seed: Callable[[], i
 def received(message: InboxMessage, now_ms: int, seed: int) -> Item:
     """The event that an inbox row carries."""
     body = message.body.raw
+    event = messages.decode(message.kind, body, now_ms=now_ms, seed=seed)
     if message.kind is MessageKind.CHILD_START:
         header = messages.child_header(message.workflow_id, body, now_ms)
-        return Item(Start(now_ms=now_ms, seed=seed), message_id=message.id, header=header)
-    event = messages.decode(message.kind, body, now_ms=now_ms, seed=seed)
+        return Item(event, message_id=message.id, header=header)
     return Item(event, message_id=message.id, origin_epoch=message.origin_epoch)
+
+
+def told_start(lane: Lane) -> Item | None:
+    """The start that another workflow asks for, if that is what begins this one."""
+    for item in lane.running:
+        if item.header is not None:
+            return item if item.message_id else None
+    return None
 
 
 def sent(message: Message, message_id: int) -> InboxMessage:
@@ -213,6 +224,11 @@ def answer_existing(lane: Lane, winner: str) -> None:
 
 def answer_metadata_stale(lane: Lane) -> None:
     _refuse(lane, Outdated())
+
+
+def answer_no_slot(lane: Lane, reason: str) -> None:
+    """Its `rateLimitConfig` rejects what it has no slot for."""
+    _refuse(lane, ResourceExhausted(Reason.OVERLOADED, reason))
 
 
 def _refuse(lane: Lane, error: Exception) -> None:

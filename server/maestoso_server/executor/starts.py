@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
 from typing import Any
 
 from .. import ids
 from ..clock import Clock
+from ..definitions.keys import KeyPolicy
+from ..engine.commands import input_faults, with_defaults
 from ..engine.decision import Outcome
 from ..engine.events import Start
 from ..engine.state import Header, WorkflowStatus
-from ..errors import AlreadyExists, Reason, ResourceExhausted
+from ..errors import AlreadyExists, InvalidArgument, Reason, ResourceExhausted, Violation
 from ..payload import EMPTY, Json
 from ..store import idempotency
 from ..store.database import Database
@@ -24,14 +25,6 @@ from .routing import Existing, Outdated
 
 OUTDATED_TRIES = 20
 """How often a start is resolved anew when definitions change under it."""
-
-
-class KeyPolicy(IntEnum):
-    """What a used idempotency key means."""
-
-    FAIL = 1
-    RETURN_EXISTING = 2
-    FAIL_ON_RUNNING = 3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,7 +92,7 @@ class Starter:
 
         for place, request in enumerate(requests):
             resolved = self._known(request)
-            if resolved is not None:
+            if resolved is not None and resolved.judging is None:
                 waiting += 1
                 self._begin(request, resolved, partial(done, place))
         if waiting:
@@ -138,6 +131,7 @@ class Starter:
         return await self._plans.resolve(request.namespace, request.name, request.version)
 
     async def _try(self, request: StartRequest, resolved: Resolved) -> StartOutcome | Exception:
+        _judge_input(request, resolved)
         future: asyncio.Future[StartOutcome | Exception] = asyncio.get_running_loop().create_future()
         self._begin(request, resolved, lambda end: None if future.done() else future.set_result(end))
         return await future
@@ -146,7 +140,7 @@ class Starter:
         self, request: StartRequest, resolved: Resolved, done: Callable[[StartOutcome | Exception], None]
     ) -> None:
         now_ms = self._clock.now_ms()
-        header = _header(request, resolved, now_ms)
+        header = new_header(request, resolved, now_ms)
 
         def decided(outcome: Outcome | Exception) -> None:
             done(outcome if isinstance(outcome, Exception) else StartOutcome(header.id))
@@ -174,7 +168,24 @@ class Starter:
             )
 
 
-def _header(request: StartRequest, resolved: Resolved, now_ms: int) -> Header:
+def _judge_input(request: StartRequest, resolved: Resolved) -> None:
+    """Raises InvalidArgument where the definition's schema does not allow the input."""
+    plan = resolved.judging
+    if plan is None:
+        return
+    faults = input_faults(plan, with_defaults(request.input, plan.input_template))
+    if faults:
+        path, message = faults[0]
+        raise InvalidArgument(
+            Reason.INVALID_REQUEST,
+            f"the input does not match the inputSchema of {plan.name} version {plan.version}. "
+            f"The first: {path}: {message}",
+            violations=[Violation(path, message) for path, message in faults],
+        )
+
+
+def new_header(request: StartRequest, resolved: Resolved, now_ms: int) -> Header:
+    """The workflow that a request starts."""
     return Header(
         id=request.workflow_id or ids.workflow_id(now_ms),
         namespace=request.namespace,

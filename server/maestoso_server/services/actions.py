@@ -35,6 +35,16 @@ def _field(name: str) -> Callable[[Any], Iterable[str]]:
     return read
 
 
+def _nothing_else(request: Any) -> Iterable[str]:
+    return ()
+
+
+def _done_to_each(request: Any) -> Iterable[str]:
+    """What a bulk operation does to each workflow, as the operation on one of them is called."""
+    kind = request.action.WhichOneof("action")
+    return (f"workflow:{kind}",) if kind else ()
+
+
 def _started_names(request: Any) -> Iterable[str]:
     return {start.name for start in request.starts} or ("",)
 
@@ -50,6 +60,8 @@ class Action:
     namespace: Callable[[Any], str] = namespace_of
     creates: bool = False
     audited: bool = False
+    also: Callable[[Any], Iterable[str]] = _nothing_else
+    """Further actions that the caller must have the right to."""
 
     @property
     def of_cluster(self) -> bool:
@@ -59,12 +71,14 @@ class Action:
 
 _METADATA = "/maestoso.metadata.v1.MetadataService/"
 _WORKFLOW = "/maestoso.workflow.v1.WorkflowService/"
+_BULK = "/maestoso.workflow.v1.BulkService/"
 _TASK = "/maestoso.task.v1.TaskService/"
 _ADMIN = "/maestoso.admin.v1.AdminService/"
 
 _by_name = _field("name")
 _by_workflow = _field("workflow_id")
 _by_task = _field("task_id")
+_by_bulk = _field("bulk_id")
 
 ACTIONS: dict[str, Action] = {
     _METADATA + "PutWorkflowDefinitions": Action("definition:write"),
@@ -85,7 +99,21 @@ ACTIONS: dict[str, Action] = {
     _WORKFLOW + "ResumeWorkflow": Action("workflow:resume", _by_workflow, audited=True),
     _WORKFLOW + "RetryWorkflow": Action("workflow:retry", _by_workflow, audited=True),
     _WORKFLOW + "RestartWorkflow": Action("workflow:restart", _by_workflow, audited=True),
+    _WORKFLOW + "RerunWorkflow": Action("workflow:rerun", _by_workflow, audited=True),
+    _WORKFLOW + "SkipTask": Action("workflow:skip", _by_workflow, audited=True),
+    _WORKFLOW + "JumpToTask": Action("workflow:jump", _by_workflow, audited=True),
+    _WORKFLOW + "ResetCallbacks": Action("workflow:reset", _by_workflow, audited=True),
+    _WORKFLOW + "UpdateVariables": Action("workflow:update", _by_workflow, audited=True),
+    _WORKFLOW + "UpdateTask": Action("task:update", _by_workflow, audited=True),
+    _WORKFLOW + "RemoveWorkflow": Action("workflow:remove", _by_workflow, audited=True),
     _WORKFLOW + "SignalWorkflow": Action("workflow:signal", _by_workflow),
+    _WORKFLOW + "UpgradeWorkflow": Action("workflow:upgrade", _by_workflow, audited=True),
+    _WORKFLOW + "TestWorkflow": Action("workflow:test", lambda request: (request.start.name,)),
+    _BULK + "CreateBulkOperation": Action("bulk:create", audited=True, also=_done_to_each),
+    _BULK + "GetBulkOperation": Action("bulk:read", _by_bulk),
+    _BULK + "ListBulkOperations": Action("bulk:read"),
+    _BULK + "ListBulkItems": Action("bulk:read", _by_bulk),
+    _BULK + "CancelBulkOperation": Action("bulk:cancel", _by_bulk, audited=True),
     _TASK + "Connect": Action("task:work", namespace=lambda request: namespace_of(request.hello)),
     _TASK + "PollTasks": Action("task:work"),
     _TASK + "ReportTasks": Action("task:work"),
@@ -99,6 +127,7 @@ ACTIONS: dict[str, Action] = {
     _ADMIN + "DrainSession": Action("session:drain", _field("session_id"), audited=True),
     _ADMIN + "ListQueues": Action("queue:read"),
     _ADMIN + "ExplainWorkflow": Action("workflow:read", _by_workflow),
+    _ADMIN + "ListEvents": Action("event:read", _by_workflow),
     _ADMIN + "CreateNamespace": Action("namespace:create", creates=True),
     _ADMIN + "ListNamespaces": Action("namespace:read", namespace=_cluster),
 }

@@ -14,11 +14,13 @@ from ..engine.names import shown_reference
 from ..engine.needs import Row, Rows
 from ..engine.state import Header, TaskRow, View
 from ..errors import AlreadyExists, NotFound, Reason
-from ..store import demand, lists, metadata, needs, nodes, queue, sessions
+from ..store import demand, lists, metadata, needs, nodes, outbox, queue, sessions, slots
+from ..store import limits as task_limits
 from ..store.database import Connection, Database
 from . import convert, limits
 from .actions import namespace_of
 from .explain import JOINS, explain, summary
+from .masking import NOTHING, Mask, Masks
 from .namespaces import NAME
 from .security import caller
 
@@ -32,9 +34,10 @@ LEAST_UUID = "00000000-0000-0000-0000-000000000000"
 class AdminService(AdminServiceServicer):
     """For operators."""
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
+    def __init__(self, *, database: Database, clock: Clock, masks: Masks) -> None:
         self._database = database
         self._clock = clock
+        self._masks = masks
 
     # -- nodes and sessions ------------------------------------------------------------------
 
@@ -153,20 +156,73 @@ class AdminService(AdminServiceServicer):
             unresolved = _inside([task.row for task in found.open_tasks])
             joins = [task.row for task in page if task.row.type in JOINS]
             unresolved.update(await _joined(connection, found.header, joins, now_ms))
+            limited = [(workflow_id, task.row.seq) for task in page if task.limit]
+            states = await task_limits.states(connection, limited, now_ms=now_ms)
+            place = None if page else await slots.place(connection, workflow_id)
         waiting = [
-            explain(found.header, task, live=live, unresolved=unresolved, now_ms=now_ms) for task in page
+            explain(
+                found.header,
+                task,
+                live=live,
+                unresolved=unresolved,
+                now_ms=now_ms,
+                limit=states.get((workflow_id, task.row.seq)),
+            )
+            for task in page
         ]
         more = len(found.open_tasks) > size
         return wire.ExplainWorkflowResponse(
             explanation=admin_pb2.Explanation(
                 workflow_id=workflow_id,
                 status=convert.workflow_status(found.header.status),
-                summary=summary(found.header, waiting, more=more or after > 0),
+                summary=summary(found.header, waiting, more=more or after > 0, place=place),
                 open_tasks=[convert.open_task(workflow_id, one) for one in waiting],
                 pending_messages=found.pending_messages,
             ),
             next_page_token=convert.page_token(page[-1].row.seq) if more else "",
         )
+
+    # -- events ------------------------------------------------------------------------------
+
+    async def ListEvents(self, request: wire.ListEventsRequest, context: Any) -> wire.ListEventsResponse:
+        size = limits.page_size(request.page_size)
+        (after,) = convert.page_position(request.page_token, (0,))
+        namespace = namespace_of(request)
+        async with self._database.acquire() as connection:
+            rows = await outbox.list_events(
+                connection,
+                namespace=namespace,
+                queue=limits.text(request.queue, "queue") or None,
+                workflow_id=limits.uuid(request.workflow_id, "workflow_id") if request.workflow_id else None,
+                unacknowledged=request.only_unacknowledged,
+                after=after,
+                limit=size + 1,
+            )
+        masks = await self._event_masks(namespace, request, rows)
+        response = wire.ListEventsResponse()
+        response.next_page_token = convert.fill_page(
+            response.events,
+            rows,
+            size=size,
+            to_message=lambda row: convert.event(
+                row, body=request.include_bodies, mask=masks.get(row.snapshot_id, NOTHING)
+            ),
+            position=lambda row: (row.id,),
+        )
+        return response
+
+    async def _event_masks(
+        self, namespace: str, request: wire.ListEventsRequest, rows: Sequence[outbox.StoredEvent]
+    ) -> dict[str, Mask]:
+        """The masks of the bodies that are sent, by snapshot. Raises PermissionDenied."""
+        if request.unmask:
+            await self._masks.of(namespace, "", request.workflow_id, unmask=True)
+            return {}
+        snapshots = {row.snapshot_id: row.workflow_id for row in rows if request.include_bodies}
+        return {
+            snapshot_id: await self._masks.of(namespace, snapshot_id, workflow_id)
+            for snapshot_id, workflow_id in snapshots.items()
+        }
 
     # -- namespaces --------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 from google.protobuf.duration_pb2 import Duration
@@ -19,20 +19,23 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from maestoso.admin.v1 import admin_pb2
 from maestoso.metadata.v1 import definition_pb2
 from maestoso.task.v1 import task_pb2
-from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
+from maestoso.workflow.v1 import bulk_pb2, workflow_pb2, workflow_service_pb2
 
 from .. import ids
 from ..engine.decision import Outcome, Verdict
+from ..engine.faults import error_name
 from ..engine.names import shown_reference
 from ..engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
 from ..errors import MaestosoError
 from ..executor import KeyPolicy, StartOutcome, StartRequest
+from ..executor.trial import Mock, Mocks, Run, Trial
 from ..payload import Json
-from ..store import lists, metadata, nodes, sessions
+from ..store import lists, metadata, nodes, outbox, sessions
 from ..store.queue import Depth
 from . import documents, limits
 from .explain import Waiting
 from .limits import Limits, invalid
+from .masking import NOTHING, Mask
 from .refusals import duration, refusal, violations
 
 PAGE_BYTES = 8 * 1024 * 1024
@@ -175,8 +178,10 @@ def start_outcome(outcome: StartOutcome, refused: MaestosoError | None) -> workf
     return workflow_pb2.StartOutcome(started=started(outcome))
 
 
-def workflow(header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = ()) -> workflow_pb2.Workflow:
-    """An execution, with these of its tasks."""
+def workflow(
+    header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = (), mask: Mask = NOTHING
+) -> workflow_pb2.Workflow:
+    """An execution, with these of its tasks, as its mask lets it be seen."""
     message = workflow_pb2.Workflow(
         workflow_id=header.id,
         name=header.name,
@@ -199,12 +204,12 @@ def workflow(header: Header, *, payloads: bool, tasks: Sequence[TaskRow] = ()) -
         idempotency_key=header.idempotency_key or "",
         task_count=header.next_seq - 1,
         open_task_count=header.open,
-        tasks=[task(header.id, row, payloads=payloads) for row in tasks],
+        tasks=[task(header.id, row, payloads=payloads, mask=mask) for row in tasks],
     )
     if payloads:
-        message.input = header.input.raw
-        message.output = header.output.raw if header.output else b""
-        message.variables = header.variables.raw
+        message.input = mask.hide(header.input)
+        message.output = mask.hide(header.output) if header.output else b""
+        message.variables = mask.hide(header.variables)
     return message
 
 
@@ -221,13 +226,14 @@ def status_filter(status: int) -> WorkflowStatus | None:
         raise invalid("status", f"is {status}, which this server does not know") from None
 
 
-def workflow_filter(request: workflow_service_pb2.ListWorkflowsRequest) -> lists.Filter:
+_BOUNDS: tuple[Literal["created_from", "created_before"], ...] = ("created_from", "created_before")
+
+
+def workflow_filter(
+    request: workflow_service_pb2.ListWorkflowsRequest | bulk_pb2.BulkQuery,
+) -> lists.Filter:
     """Which workflows are asked for. Raises InvalidArgument."""
-    bounds = {
-        name: milliseconds(getattr(request, name), name)
-        for name in ("created_from", "created_before")
-        if request.HasField(name)
-    }
+    bounds = {name: milliseconds(getattr(request, name), name) for name in _BOUNDS if request.HasField(name)}
     return lists.Filter(
         name=limits.text(request.name, "name") or None,
         status=status_filter(request.status),
@@ -250,17 +256,117 @@ def summary(found: lists.WorkflowSummary) -> workflow_pb2.WorkflowSummary:
     )
 
 
-def signal_outcome(outcome: Outcome) -> workflow_service_pb2.SignalOutcome.ValueType:
-    """Whether a signal has ended its task or is kept for it."""
-    if outcome.verdict is Verdict.PARKED:
-        return workflow_service_pb2.SIGNAL_OUTCOME_KEPT
-    return workflow_service_pb2.SIGNAL_OUTCOME_APPLIED
+def signalled(workflow_id: str, outcome: Outcome) -> workflow_service_pb2.SignalWorkflowResponse:
+    """Whether a signal has ended its task or is kept for it, and which workflow took it."""
+    kept = outcome.verdict is Verdict.PARKED
+    return workflow_service_pb2.SignalWorkflowResponse(
+        outcome=workflow_service_pb2.SIGNAL_OUTCOME_KEPT
+        if kept
+        else workflow_service_pb2.SIGNAL_OUTCOME_APPLIED,
+        workflow_id=workflow_id,
+        task_id=ids.task_id(workflow_id, outcome.seq) if outcome.seq else "",
+    )
+
+
+def upgrade_report(report: Json) -> workflow_pb2.UpgradeReport:
+    """What an upgrade changes (the JSON of `engine/upgrade.py`)."""
+    found = report.value
+    return workflow_pb2.UpgradeReport(
+        from_version=found["from"]["version"],
+        to_version=found["to"]["version"],
+        workflow_fields=found["workflow"],
+        differences=[
+            workflow_pb2.Difference(
+                reference=one["reference"],
+                kind=workflow_pb2.DifferenceKind.Value(f"DIFFERENCE_KIND_{one['change']}"),
+                fields=one["fields"],
+                open_task_ids=one["open"],
+            )
+            for one in found["changes"]
+        ],
+        faults=[workflow_pb2.UpgradeNote(**note) for note in found["faults"]],
+        warnings=[workflow_pb2.UpgradeNote(**note) for note in found["warnings"]],
+    )
+
+
+# --- tests --------------------------------------------------------------------------------------
+
+MOCKS_MAX = 1_000
+MOCK_TIMES_MAX = 100_000
+MOCK_MS_MAX = 10 * 366 * 86_400_000
+CHILD_DEPTH_MAX = 20
+
+
+def mocks(
+    message: workflow_pb2.WorkflowMocks, limits_: Limits, field: str = "mocks", depth: int = 0
+) -> Mocks:
+    """How the tasks of a test turn out. Raises InvalidArgument."""
+    if depth > CHILD_DEPTH_MAX:
+        raise invalid(field, f"lies more than {CHILD_DEPTH_MAX} workflows deep")
+    tasks = {}
+    for reference, listed in message.tasks.items():
+        place = f"{field}.tasks[{reference[:NAMED_MAX]}].mocks"
+        limits.number(len(listed.mocks), f"the length of {place}", 1, MOCKS_MAX)
+        tasks[reference] = [_mock(one, limits_, f"{place}[{at}]") for at, one in enumerate(listed.mocks)]
+    children = {
+        reference: mocks(inner, limits_, f"{field}.children[{reference[:NAMED_MAX]}]", depth + 1)
+        for reference, inner in message.children.items()
+    }
+    return Mocks(tasks, children)
+
+
+NAMED_MAX = 60
+
+
+def _mock(message: workflow_pb2.TaskMock, limits_: Limits, field: str) -> Mock:
+    return Mock(
+        status=mocked_status(message.status, f"{field}.status"),
+        output=limits_.payload(message.output, f"{field}.output"),
+        reason=limits.text(message.reason, f"{field}.reason", limits.REASON_MAX) or None,
+        error_name=limits.text(message.error_name, f"{field}.error_name") or None,
+        execution_ms=duration_ms(message.execution_time, f"{field}.execution_time", MOCK_MS_MAX),
+        queue_wait_ms=duration_ms(message.queue_wait_time, f"{field}.queue_wait_time", MOCK_MS_MAX),
+        times=limits.number(message.times, f"{field}.times", 0, MOCK_TIMES_MAX) or 1,
+    )
+
+
+MOCKED = (
+    TaskStatus.COMPLETED,
+    TaskStatus.FAILED,
+    TaskStatus.FAILED_WITH_TERMINAL_ERROR,
+    TaskStatus.CANCELED,
+)
+
+
+def mocked_status(status: int, field: str) -> TaskStatus:
+    """How a mocked task ends; unspecified = COMPLETED. Raises InvalidArgument."""
+    wanted = status or TaskStatus.COMPLETED
+    if wanted not in MOCKED:
+        names = ", ".join(one.name for one in MOCKED)
+        raise invalid(field, f"is {status}; one of {names} is accepted")
+    return TaskStatus(wanted)
+
+
+def trial(found: Trial) -> workflow_service_pb2.TestWorkflowResponse:
+    """How a test went."""
+    return workflow_service_pb2.TestWorkflowResponse(
+        workflow=_tried(found.root),
+        children=[_tried(run) for run in found.children],
+        stop=workflow_pb2.TestStop.ValueType(found.stop),
+        lacking=found.lacking(),
+        would_start=found.would_start,
+    )
+
+
+def _tried(run: Run) -> workflow_pb2.Workflow:
+    rows = [row for _, row in sorted(run.rows.items())]
+    return workflow(run.header, payloads=True, tasks=rows)
 
 
 # --- tasks --------------------------------------------------------------------------------------
 
 
-def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
+def task(workflow_id: str, row: TaskRow, *, payloads: bool, mask: Mask = NOTHING) -> task_pb2.Task:
     """One attempt of one task."""
     message = task_pb2.Task(
         task_id=ids.task_id(workflow_id, row.seq),
@@ -281,10 +387,14 @@ def task(workflow_id: str, row: TaskRow, *, payloads: bool) -> task_pb2.Task:
         child_workflow_id=row.child_id or "",
         retried_task_id=ids.task_id(workflow_id, row.retried_seq) if row.retried_seq else "",
         generation=row.generation,
+        error_name=error_name(row) or "",
     )
+    if row.state is not None:
+        message.unresolved.extend(row.state.get("unresolved", ()))
+        message.cached = bool(row.state.get("cached"))
     if payloads:
-        message.input = row.input.raw
-        message.output = row.output.raw if row.output else b""
+        message.input = mask.hide(row.input)
+        message.output = mask.hide(row.output) if row.output else b""
     return message
 
 
@@ -302,6 +412,13 @@ def signalled_status(status: int) -> TaskStatus:
     if wanted not in SIGNALLED:
         raise invalid("status", f"is {status}; COMPLETED, FAILED or FAILED_WITH_TERMINAL_ERROR is accepted")
     return TaskStatus(wanted)
+
+
+def updated_status(status: int) -> TaskStatus:
+    """What an update by reference makes of its task; unspecified = COMPLETED. Raises InvalidArgument."""
+    if status == TaskStatus.IN_PROGRESS:
+        return TaskStatus.IN_PROGRESS
+    return signalled_status(status)
 
 
 # --- definitions --------------------------------------------------------------------------------
@@ -360,6 +477,22 @@ def put_result(judged: documents.Judged, outcome: metadata.Put | None) -> defini
         else definition_pb2.PutOutcome.ValueType(outcome),
         warnings=violations(judged.warnings),
         violations=violations(judged.faults),
+    )
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+def event(found: outbox.StoredEvent, *, body: bool, mask: Mask = NOTHING) -> admin_pb2.Event:
+    """An event of the outbox, as the mask of its workflow lets it be seen."""
+    return admin_pb2.Event(
+        event_id=found.id,
+        queue=found.queue,
+        message_id=found.message_id,
+        workflow_id=found.workflow_id,
+        create_time=timestamp(found.created_ms),
+        acknowledge_time=timestamp(found.acknowledged_ms),
+        body=mask.hide_text(found.body) if body else b"",
     )
 
 

@@ -14,13 +14,17 @@ from typing import Any
 
 from ..definitions import snapshot
 from ..definitions.models import TaskDefinition, WorkflowDefinition, WorkflowTask
+from ..definitions.names import why_unusable
 from ..definitions.parse import Parsed, parse_task, parse_workflow
+from ..definitions.task_types import EVALUATORS
+from ..definitions.validate import chains
 from ..errors import InvalidArgument, Reason, Violation
+from ..json_text import without_mark
 from ..payload import decode
 from ..scripting.pool import Evaluators
 from ..store import metadata
 from ..store.database import Database
-from .limits import NAME_MAX, invalid
+from .limits import invalid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +45,12 @@ class Judge:
     def __init__(self, *, database: Database, evaluators: Evaluators) -> None:
         self._database = database
         self._evaluators = evaluators
+        missing = {"python"} - evaluators.languages
+        self._offered = EVALUATORS - missing
 
     async def workflows(self, namespace: str, documents: Sequence[bytes], *, strict: bool) -> list[Judged]:
         """Workflow definitions, one verdict each."""
+        documents = [without_mark(raw) for raw in documents]
         registered = await self._registered(namespace, documents)
         return list(
             await asyncio.gather(*(self._workflow(raw, registered, strict=strict) for raw in documents))
@@ -51,7 +58,8 @@ class Judge:
 
     async def tasks(self, namespace: str, documents: Sequence[bytes], *, strict: bool) -> list[Judged]:
         """Task definitions, one verdict each."""
-        return [_task(raw, parse_task(raw, strict=strict)) for raw in documents]
+        bare = [without_mark(raw) for raw in documents]
+        return [_task(raw, parse_task(raw, strict=strict)) for raw in bare]
 
     async def inline(self, namespace: str, raw: bytes, *, name: str, field: str) -> Any:
         """The JSON value of a definition given in a start; `name` is what the start calls it, if
@@ -64,7 +72,7 @@ class Judge:
             )
         if name and name != judged.name:
             raise invalid(field, f"has the name {judged.name!r}, the start has {name!r}; leave one out")
-        return decode(raw)
+        return decode(judged.raw)
 
     async def _registered(self, namespace: str, documents: Sequence[bytes]) -> dict[str, TaskDefinition]:
         """The task definitions that these documents use: their templates count as inputs."""
@@ -72,8 +80,9 @@ class Judge:
         for raw in documents:
             try:
                 names.update(snapshot.task_names(decode(raw)))
-            except ValueError:
-                continue  # Not JSON: judged so below.
+            except (ValueError, RecursionError):
+                continue  # Not JSON, or too deep: judged so below.
+        names = {name for name in names if why_unusable(name) is None}
         async with self._database.acquire() as connection:
             found = await metadata.get_task_documents(connection, namespace, sorted(names))
         return {name: TaskDefinition.model_validate(decode(raw)) for name, raw in found.items()}
@@ -81,7 +90,7 @@ class Judge:
     async def _workflow(
         self, raw: bytes, registered: Mapping[str, TaskDefinition], *, strict: bool
     ) -> Judged:
-        parsed = parse_workflow(raw, strict=strict, task_definitions=registered)
+        parsed = parse_workflow(raw, strict=strict, task_definitions=registered, evaluators=self._offered)
         errors = await asyncio.gather(
             *(self._evaluators.check(script.language, script.text) for script in parsed.scripts)
         )
@@ -104,13 +113,7 @@ def _named(
     faults: tuple[Violation, ...],
     warnings: tuple[Violation, ...],
 ) -> Judged:
-    """The verdict, with a fault where the name is no key that the store can hold."""
     name = definition.name if definition else ""
-    if len(name) > NAME_MAX or "\0" in name:
-        unkeepable = Violation(
-            "name", f"has {len(name)} characters; 1 to {NAME_MAX} without U+0000 are accepted"
-        )
-        faults = (*faults, unkeepable)
     return Judged(raw=raw, name=name, version=version, faults=faults, warnings=warnings)
 
 
@@ -177,5 +180,5 @@ def _nodes(tasks: Iterable[WorkflowTask]) -> Iterator[WorkflowTask]:
     """Every node, outer ones before those inside them; not those of inline sub-workflows."""
     for node in tasks:
         yield node
-        for inside in (*node.decision_cases.values(), node.default_case, *node.fork_tasks, node.loop_over):
+        for inside, _, _ in chains(node, ()):
             yield from _nodes(inside)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ..engine.state import Header, TaskRow, TaskStatus, WorkflowStatus
+from ..store.limits import LimitState
 from ..store.lists import OpenTask
+from ..store.slots import Place
 
 REFERENCES_MAX = 100
 JOINS = frozenset({"JOIN", "EXCLUSIVE_JOIN"})
@@ -54,14 +56,15 @@ def explain(
     live: set[str],
     unresolved: Mapping[int, Sequence[str]],
     now_ms: int,
+    limit: LimitState | None = None,
 ) -> Waiting:
     """What an open task waits for.
 
     `live`: queues that some worker is connected or polls for. `unresolved`: for joins and containers,
-    by seq, the references that have not ended."""
+    by seq, the references that have not ended. `limit`: of a task under limits, how they stand."""
     row = task.row
     if task.queue is not None:
-        return _queued(task, task.queue, live=live, now_ms=now_ms)
+        return _queued(task, task.queue, live=live, now_ms=now_ms, limit=limit)
     due_ms = task.timer_ms or 0
     if row.type == "SUB_WORKFLOW" and row.child_id:
         return Waiting(
@@ -84,7 +87,7 @@ def explain(
     return _server(header, row, due_ms)
 
 
-def _queued(task: OpenTask, queue: str, *, live: set[str], now_ms: int) -> Waiting:
+def _queued(task: OpenTask, queue: str, *, live: set[str], now_ms: int, limit: LimitState | None) -> Waiting:
     """A worker or system task."""
     due_ms = task.delivery_deadline_ms or task.timer_ms or 0
     ready_ms = task.due_ms or 0
@@ -92,9 +95,15 @@ def _queued(task: OpenTask, queue: str, *, live: set[str], now_ms: int) -> Waiti
         cause, text, due_ms = Cause.TIME, "Waits for its time before it is handed out.", ready_ms
     elif task.owner_epoch is not None:
         cause, text = Cause.WORKER_RESULT, _held_by(task)
-    elif task.limit and task.used >= task.limit:
+    elif limit is not None and limit.held >= limit.slots:
         cause = Cause.LIMIT
-        text = f"Waits for a slot: {task.used} of {task.limit} (concurrentExecLimit) are taken."
+        text = f"Waits for a slot: {limit.held} of {limit.slots} (concurrentExecLimit) are taken."
+    elif limit is not None and limit.rate and limit.granted >= limit.rate:
+        cause, due_ms = Cause.LIMIT, limit.opens_ms
+        text = (
+            f"Waits for its rate limit: {limit.granted} of {limit.rate} hand-outs (rateLimitPerFrequency) of "
+            f"{limit.window_s} s are used; the next one may follow in {max(0, due_ms - now_ms)} ms."
+        )
     elif queue in live:
         cause, text = Cause.WORKER_CAPACITY, "Waits for a worker with room: those connected are busy."
     else:
@@ -138,11 +147,17 @@ def _server(header: Header, row: TaskRow, due_ms: int) -> Waiting:
     )
 
 
-def summary(header: Header, waiting: Sequence[Waiting], *, more: bool) -> str:
-    """The whole in a sentence."""
+def summary(header: Header, waiting: Sequence[Waiting], *, more: bool, place: Place | None = None) -> str:
+    """The whole in a sentence. `place`: where it stands in line for a slot of its `rateLimitConfig`."""
     if header.status.terminal:
         reason = f": {header.reason}" if header.reason else ""
         return f"{header.status.name}{reason}."
+    if place is not None:
+        shown = f" with rateLimitKey {place.key.key!r}" if place.key.key else ""
+        return (
+            f"{header.status.name}, has not begun: waits for a slot of rateLimitConfig, of which "
+            f"{place.held} of {place.slots} are taken{shown}; {place.ahead} others wait before it."
+        )
     if not waiting:
         held = "resume it" if header.status is WorkflowStatus.PAUSED else "the server is working on it"
         return f"{header.status.name}, no task is open: {held}."

@@ -120,7 +120,8 @@ class Gate(grpc.aio.ServerInterceptor):
         """Whether `principal` may do what `request` asks for. Raises PermissionDenied and NotFound."""
         namespace = action.namespace(request)
         for resource in action.resources(request):
-            await self._authorizer.authorize(principal, namespace, action.name, resource)
+            for name in (action.name, *action.also(request)):
+                await self._authorizer.authorize(principal, namespace, name, resource)
         # After the rights: whoever has none in a namespace does not learn whether it exists.
         if not action.of_cluster and not action.creates:
             await self._namespaces.require(namespace)

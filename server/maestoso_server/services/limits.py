@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from .. import ids, json_text
 from ..config import Config
+from ..definitions.names import NAME_MAX
 from ..errors import InvalidArgument, Reason, Violation
 from ..payload import EMPTY, Json
 
-NAME_MAX = 255
 REASON_MAX = 500
 PAGE_DEFAULT = 100
 PAGE_MAX = 1_000

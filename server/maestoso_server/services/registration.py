@@ -17,7 +17,8 @@ from maestoso.metadata.v1.metadata_service_pb2_grpc import (
 )
 from maestoso.task.v1 import task_service_pb2
 from maestoso.task.v1.task_service_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
-from maestoso.workflow.v1 import workflow_service_pb2
+from maestoso.workflow.v1 import bulk_service_pb2, workflow_service_pb2
+from maestoso.workflow.v1.bulk_service_pb2_grpc import BulkServiceServicer, add_BulkServiceServicer_to_server
 from maestoso.workflow.v1.workflow_service_pb2_grpc import (
     WorkflowServiceServicer,
     add_WorkflowServiceServicer_to_server,
@@ -28,7 +29,13 @@ from .interceptors import Gate
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
-    for file in (metadata_service_pb2, workflow_service_pb2, task_service_pb2, admin_service_pb2)
+    for file in (
+        metadata_service_pb2,
+        workflow_service_pb2,
+        bulk_service_pb2,
+        task_service_pb2,
+        admin_service_pb2,
+    )
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 
@@ -61,12 +68,14 @@ def offer(
     *,
     metadata: MetadataServiceServicer,
     workflow: WorkflowServiceServicer,
+    bulk: BulkServiceServicer,
     task: TaskServiceServicer,
     admin: AdminServiceServicer,
 ) -> None:
     """Register everything. Before the start; the port may be bound already."""
     add_MetadataServiceServicer_to_server(metadata, server)
     add_WorkflowServiceServicer_to_server(workflow, server)
+    add_BulkServiceServicer_to_server(bulk, server)
     add_TaskServiceServicer_to_server(task, server)
     add_AdminServiceServicer_to_server(admin, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_.servicer, server)

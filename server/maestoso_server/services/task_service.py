@@ -15,7 +15,6 @@ from maestoso.task.v1.task_service_pb2_grpc import TaskServiceServicer
 from .. import ids
 from ..clock import Clock
 from ..dispatch import reports
-from ..dispatch.assignments import of_taken
 from ..dispatch.deliveries import Delivery
 from ..dispatch.dispatcher import Dispatcher
 from ..dispatch.loops import Loops, Named
@@ -30,6 +29,7 @@ from ..telemetry import Metrics
 from . import convert, limits
 from .actions import namespace_of
 from .limits import Limits
+from .masking import Masks
 from .security import caller
 
 POLL_TYPES_MAX = 100
@@ -54,6 +54,7 @@ class TaskService(TaskServiceServicer):
         epoch: Callable[[], int],
         limits: Limits,
         metrics: Metrics,
+        masks: Masks,
     ) -> None:
         self._dispatcher = dispatcher
         self._streams = streams
@@ -63,6 +64,7 @@ class TaskService(TaskServiceServicer):
         self._clock = clock
         self._epoch = epoch
         self._limits = limits
+        self._masks = masks
         self._sessions = metrics.sessions
         self._streamed = metrics.deliveries.labels("stream")
         self._polled = metrics.deliveries.labels("poll")
@@ -150,6 +152,7 @@ class TaskService(TaskServiceServicer):
         except NodeLost:
             raise _rejoining() from None
         self._polled.inc(len(rows))
+        of_taken = self._dispatcher.assignments.of_taken
         return wire.PollTasksResponse(
             tasks=[of_taken(row, ids.make_token(row.workflow_id, row.seq, row.delivery)) for row in rows]
         )
@@ -224,7 +227,10 @@ class TaskService(TaskServiceServicer):
 
     async def GetTask(self, request: wire.GetTaskRequest, context: Any) -> wire.GetTaskResponse:
         found = await self._task(request)
-        return wire.GetTaskResponse(task=convert.task(found.workflow_id, found.row, payloads=True))
+        mask = await self._masks.of(
+            found.namespace, found.snapshot_id, found.workflow_id, unmask=request.unmask
+        )
+        return wire.GetTaskResponse(task=convert.task(found.workflow_id, found.row, payloads=True, mask=mask))
 
     async def ListTaskLogs(
         self, request: wire.ListTaskLogsRequest, context: Any

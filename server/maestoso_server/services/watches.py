@@ -98,12 +98,17 @@ class Watches:
                 log.debug("poll of watched workflows failed")
 
     async def run_once(self) -> None:
-        """Wake the watches of workflows whose revision has changed since the last time."""
+        """Wake the watches of workflows whose revision has changed since the last time, or that were
+        removed."""
         watched = list(self._watches)
         if not watched:
             return
         async with self._database.acquire() as connection:
             revisions = await lists.revisions(connection, watched)
+        for workflow_id in watched:
+            if workflow_id not in revisions:
+                for watch in self._watches.get(workflow_id, ()):
+                    watch.stale()
         for workflow_id, revision in revisions.items():
             if self._revisions.get(workflow_id) == revision:
                 continue

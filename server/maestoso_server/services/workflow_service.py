@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, TypedDict
+from typing import Any
 
 from maestoso.workflow.v1 import workflow_pb2
 from maestoso.workflow.v1 import workflow_service_pb2 as wire
 from maestoso.workflow.v1.workflow_service_pb2_grpc import WorkflowServiceServicer
 
-from ..clock import Clock
-from ..engine import events
-from ..engine.decision import Outcome, Verdict
-from ..engine.events import Event
 from ..engine.state import Header, TaskRow
-from ..errors import FailedPrecondition, MaestosoError, NotFound, Reason
-from ..executor import Executor, Starter, StartOutcome, StartRequest
-from ..executor.plans import Plans
+from ..errors import MaestosoError
+from ..executor import Starter, StartOutcome, StartRequest
+from ..payload import Json
 from ..store import lists
 from ..store.database import Database
 from . import convert, limits
@@ -24,16 +20,14 @@ from .actions import namespace_of
 from .documents import Judge
 from .interceptors import as_refusal
 from .limits import Limits
+from .masking import NOTHING, Mask, Masks
+from .operations import Operations
 from .security import caller
+from .trials import Trials
 from .watches import Watches
 
 TASK_PAGE_DEFAULT = 1_000
 TASK_PAGE_MAX = 10_000
-
-
-class _Now(TypedDict):
-    now_ms: int
-    seed: int
 
 
 class WorkflowService(WorkflowServiceServicer):
@@ -42,23 +36,23 @@ class WorkflowService(WorkflowServiceServicer):
     def __init__(
         self,
         *,
-        executor: Executor,
         starter: Starter,
-        plans: Plans,
+        operations: Operations,
+        trials: Trials,
         judge: Judge,
         database: Database,
-        clock: Clock,
         watches: Watches,
         limits: Limits,
+        masks: Masks,
     ) -> None:
-        self._executor = executor
         self._starter = starter
-        self._plans = plans
+        self._operations = operations
+        self._trials = trials
         self._judge = judge
         self._database = database
-        self._clock = clock
         self._watches = watches
         self._limits = limits
+        self._masks = masks
 
     # -- start -------------------------------------------------------------------------------
 
@@ -109,6 +103,7 @@ class WorkflowService(WorkflowServiceServicer):
         )
         (after,) = convert.page_position(request.task_page_token, (0,), "task_page_token")
         header = await self._header(namespace_of(request), request.workflow_id)
+        mask = await self._mask(header, request)
         rows: list[TaskRow] = []
         if request.include_tasks:
             async with self._database.acquire() as connection:
@@ -118,7 +113,7 @@ class WorkflowService(WorkflowServiceServicer):
         # A page with payloads may be short; the last task that the header knows of ends the list.
         more = bool(rows) and rows[-1].seq < header.next_seq - 1
         return wire.GetWorkflowResponse(
-            workflow=convert.workflow(header, payloads=request.include_payloads, tasks=rows),
+            workflow=convert.workflow(header, payloads=request.include_payloads, tasks=rows, mask=mask),
             next_task_page_token=convert.page_token(rows[-1].seq) if more else "",
         )
 
@@ -155,11 +150,15 @@ class WorkflowService(WorkflowServiceServicer):
         with self._watches.follow(workflow_id) as watch:
             # The first read checks the namespace, too; only then is what was committed here believed.
             header = await self._header(namespace, workflow_id)
+            mask = await self._mask(header, request)
+            snapshot_id = header.snapshot_id
             while True:
+                if header.snapshot_id != snapshot_id:
+                    mask, snapshot_id = await self._mask(header, request), header.snapshot_id
                 if header.revision > seen or header.status.terminal:
                     seen = header.revision
                     yield wire.WatchWorkflowResponse(
-                        workflow=convert.workflow(header, payloads=request.include_payloads)
+                        workflow=convert.workflow(header, payloads=request.include_payloads, mask=mask)
                     )
                 if header.status.terminal:
                     return
@@ -172,87 +171,187 @@ class WorkflowService(WorkflowServiceServicer):
         self, request: wire.TerminateWorkflowRequest, context: Any
     ) -> wire.TerminateWorkflowResponse:
         reason = limits.text(request.reason, "reason", limits.REASON_MAX)
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Terminate(reason=reason, **self._now()))
+        await self._operations.terminate(
+            namespace_of(request),
+            request.workflow_id,
+            reason=reason,
+            compensate=request.compensate,
+            trigger_failure=request.trigger_failure_workflow,
+        )
         return wire.TerminateWorkflowResponse()
 
     async def PauseWorkflow(
         self, request: wire.PauseWorkflowRequest, context: Any
     ) -> wire.PauseWorkflowResponse:
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Pause(**self._now()))
+        await self._operations.pause(namespace_of(request), request.workflow_id)
         return wire.PauseWorkflowResponse()
 
     async def ResumeWorkflow(
         self, request: wire.ResumeWorkflowRequest, context: Any
     ) -> wire.ResumeWorkflowResponse:
-        header = await self._header(namespace_of(request), request.workflow_id)
-        await self._command(header, events.Resume(**self._now()))
+        await self._operations.resume(namespace_of(request), request.workflow_id)
         return wire.ResumeWorkflowResponse()
 
     async def RetryWorkflow(
         self, request: wire.RetryWorkflowRequest, context: Any
     ) -> wire.RetryWorkflowResponse:
-        header = await self._header(namespace_of(request), request.workflow_id)
-        event = events.Retry(resume_children=request.resume_children, **self._now())
-        await self._command(header, event)
+        await self._operations.retry(
+            namespace_of(request), request.workflow_id, resume_children=request.resume_children
+        )
         return wire.RetryWorkflowResponse()
 
     async def RestartWorkflow(
         self, request: wire.RestartWorkflowRequest, context: Any
     ) -> wire.RestartWorkflowResponse:
-        header = await self._header(namespace_of(request), request.workflow_id)
-        event = events.Restart(**self._now())
-        if request.use_latest_definitions:
-            latest = await self._plans.resolve(header.namespace, header.name, None)
-            event.snapshot_id, event.name, event.version = latest.snapshot_id, latest.name, latest.version
-        await self._command(header, event)
+        await self._operations.restart(
+            namespace_of(request), request.workflow_id, latest=request.use_latest_definitions
+        )
         return wire.RestartWorkflowResponse()
+
+    async def RerunWorkflow(
+        self, request: wire.RerunWorkflowRequest, context: Any
+    ) -> wire.RerunWorkflowResponse:
+        task_id = limits.uuid(request.task_id, "task_id") if request.task_id else ""
+        if task_id and request.HasField("workflow_input"):
+            raise limits.invalid("workflow_input", "goes with a rerun from the beginning: leave task_id out")
+        if not task_id and request.HasField("task_input"):
+            raise limits.invalid("task_input", "needs the task_id of the task that gets it")
+        workflow_input = self._optional(request, "workflow_input")
+        task_input = self._optional(request, "task_input")
+        correlation_id = None
+        if request.HasField("correlation_id"):
+            correlation_id = limits.text(request.correlation_id, "correlation_id")
+        ran = await self._operations.rerun(
+            namespace_of(request),
+            request.workflow_id,
+            task_id=task_id,
+            workflow_input=workflow_input,
+            task_input=task_input,
+            correlation_id=correlation_id,
+        )
+        return wire.RerunWorkflowResponse(workflow_id=ran)
+
+    async def SkipTask(self, request: wire.SkipTaskRequest, context: Any) -> wire.SkipTaskResponse:
+        reference = limits.name(request.reference, "reference")
+        given = self._limits.payload(request.input, "input")
+        told = self._limits.payload(request.output, "output")
+        await self._operations.skip(
+            namespace_of(request), request.workflow_id, reference, input=given, output=told
+        )
+        return wire.SkipTaskResponse()
+
+    async def JumpToTask(self, request: wire.JumpToTaskRequest, context: Any) -> wire.JumpToTaskResponse:
+        reference = limits.name(request.reference, "reference")
+        given = self._optional(request, "input")
+        await self._operations.jump(namespace_of(request), request.workflow_id, reference, input=given)
+        return wire.JumpToTaskResponse()
+
+    async def ResetCallbacks(
+        self, request: wire.ResetCallbacksRequest, context: Any
+    ) -> wire.ResetCallbacksResponse:
+        count = await self._operations.reset_callbacks(namespace_of(request), request.workflow_id)
+        return wire.ResetCallbacksResponse(tasks=count)
+
+    async def UpdateVariables(
+        self, request: wire.UpdateVariablesRequest, context: Any
+    ) -> wire.UpdateVariablesResponse:
+        if not request.variables:
+            raise limits.invalid("variables", "is missing: send a JSON object")
+        variables = self._limits.payload(request.variables, "variables")
+        await self._operations.update_variables(
+            namespace_of(request), request.workflow_id, variables, replace=request.replace
+        )
+        return wire.UpdateVariablesResponse()
+
+    async def UpdateTask(self, request: wire.UpdateTaskRequest, context: Any) -> wire.UpdateTaskResponse:
+        reference = limits.name(request.reference, "reference")
+        status = convert.updated_status(request.status)
+        output = self._limits.payload(request.output, "output")
+        reason = limits.text(request.reason, "reason", limits.REASON_MAX) or None
+        task_id = await self._operations.update_task(
+            namespace_of(request),
+            request.workflow_id,
+            reference,
+            status=status,
+            output=output,
+            reason=reason,
+        )
+        return wire.UpdateTaskResponse(task_id=task_id)
+
+    async def RemoveWorkflow(
+        self, request: wire.RemoveWorkflowRequest, context: Any
+    ) -> wire.RemoveWorkflowResponse:
+        reason = limits.text(request.reason, "reason", limits.REASON_MAX)
+        count = await self._operations.remove(
+            namespace_of(request),
+            request.workflow_id,
+            terminate=request.terminate,
+            reason=reason,
+            recursive=request.recursive,
+        )
+        return wire.RemoveWorkflowResponse(workflows=count)
 
     async def SignalWorkflow(
         self, request: wire.SignalWorkflowRequest, context: Any
     ) -> wire.SignalWorkflowResponse:
-        event = events.Signal(
+        taker, outcome = await self._operations.signal(
+            namespace_of(request),
+            request.workflow_id,
             reference=limits.text(request.reference, "reference") or None,
             status=convert.signalled_status(request.status),
             output=self._limits.payload(request.output, "output"),
             reason=limits.text(request.reason, "reason", limits.REASON_MAX) or None,
-            **self._now(),
         )
-        header = await self._header(namespace_of(request), request.workflow_id)
-        outcome = await self._command(header, event)
-        if outcome.verdict is Verdict.STALE:
-            raise _wrong_state(header, outcome)
-        return wire.SignalWorkflowResponse(outcome=convert.signal_outcome(outcome))
+        return convert.signalled(taker, outcome)
+
+    async def UpgradeWorkflow(
+        self, request: wire.UpgradeWorkflowRequest, context: Any
+    ) -> wire.UpgradeWorkflowResponse:
+        namespace = namespace_of(request)
+        version = limits.number(request.version, "version", 0, 2**31 - 1) or None
+        definition: Any = None
+        if request.definition:
+            if version is not None:
+                raise limits.invalid("version", "must be 0 with a definition, which has its own version")
+            raw = self._limits.definition(request.definition, "definition")
+            definition = await self._judge.inline(namespace, raw, name="", field="definition")
+        report = await self._operations.upgrade(
+            namespace, request.workflow_id, version=version, definition=definition, dry_run=request.dry_run
+        )
+        return wire.UpgradeWorkflowResponse(report=convert.upgrade_report(report))
+
+    # -- try out -----------------------------------------------------------------------------
+
+    async def TestWorkflow(
+        self, request: wire.TestWorkflowRequest, context: Any
+    ) -> wire.TestWorkflowResponse:
+        namespace = namespace_of(request)
+        if request.start.idempotency_key:
+            raise limits.invalid("start.idempotency_key", "has no effect in a test, which starts nothing")
+        start = await self._start_request(request.start, namespace, "start")
+        mocks = convert.mocks(request.mocks, self._limits)
+        trial = await self._trials.run(start, mocks)
+        return convert.trial(trial)
 
     # -- shared ------------------------------------------------------------------------------
 
     async def _header(self, namespace: str, workflow_id: str) -> Header:
         """The workflow of this id in this namespace. Raises InvalidArgument and NotFound."""
-        canonical = limits.uuid(workflow_id, "workflow_id")
-        async with self._database.acquire() as connection:
-            header = await lists.get_workflow(connection, namespace, canonical)
-        if header is None:
-            raise NotFound(Reason.WORKFLOW_NOT_FOUND, f"no workflow {canonical} in namespace {namespace!r}")
-        return header
+        return await self._operations.header(namespace, workflow_id)
 
-    async def _command(self, header: Header, event: Event) -> Outcome:
-        """Let an operator's command happen; one that finds it done is STALE. Raises FailedPrecondition
-        where the state forbids it."""
-        outcome = await self._executor.apply(header.id, event)
-        if outcome.verdict is Verdict.REFUSED:
-            raise _wrong_state(header, outcome)
-        return outcome
+    def _optional(self, request: Any, field: str) -> Json | None:
+        """A payload that may be absent. Raises InvalidArgument."""
+        return self._limits.payload(getattr(request, field), field) if request.HasField(field) else None
 
-    def _now(self) -> _Now:
-        """What every event carries."""
-        return {"now_ms": self._clock.now_ms(), "seed": self._executor.seed()}
+    async def _mask(
+        self, header: Header, request: wire.GetWorkflowRequest | wire.WatchWorkflowRequest
+    ) -> Mask:
+        """Under which the caller sees the payloads that it asks for. Raises PermissionDenied."""
+        if not request.include_payloads:
+            return NOTHING
+        return await self._masks.of(header.namespace, header.snapshot_id, header.id, unmask=request.unmask)
 
 
 def _start_outcome(outcome: StartOutcome) -> workflow_pb2.StartOutcome:
     refused = None if outcome.error is None else as_refusal(outcome.error, "StartWorkflows")
     return convert.start_outcome(outcome, refused)
-
-
-def _wrong_state(header: Header, outcome: Outcome) -> FailedPrecondition:
-    return FailedPrecondition(Reason.WRONG_STATE, f"workflow {header.id}: {outcome.reason}")

@@ -174,6 +174,7 @@ class Database:
         self._planned_ms: dict[int, float] = {}
         self._kept: list[Any] = []
         self._waiting = 0
+        self._closing = False
 
     @classmethod
     async def open(
@@ -208,6 +209,8 @@ class Database:
         return database
 
     async def close(self) -> None:
+        """Close every connection; those in use when they are given back."""
+        self._closing = True
         while self._kept:
             await self._pool.release(self._kept.pop())
         await self._pool.close()
@@ -232,7 +235,7 @@ class Database:
             sound = True
         finally:
             conn.returned = True
-            if sound and not self._waiting and not _is_closed(raw):
+            if sound and not self._waiting and not self._closing and not _is_closed(raw):
                 self._kept.append(raw)
             else:
                 await self._pool.release(raw)

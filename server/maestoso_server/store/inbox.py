@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..engine.decision import MessageKind
+from ..engine.decision import Message, MessageKind
 from ..payload import Json
 from .database import Connection
+from .load import InboxMessage
 
 
 @dataclass(slots=True)
@@ -106,6 +107,52 @@ FROM self CROSS JOIN generate_series(1, cardinality($2::uuid[])) p(place)
 LEFT JOIN taken t ON t.place = p.place
 LEFT JOIN (SELECT s.id, row_number() OVER (ORDER BY s.id) AS rank FROM sent s) s ON s.rank = t.rank
 ORDER BY p.place"""
+
+
+async def replace(
+    conn: Connection, workflow_id: str, gone: Sequence[tuple[int, Message | None]], *, epoch: int
+) -> list[InboxMessage]:
+    """Delete messages to a workflow that does not exist, and send for each the reply it has, if any, in
+    one statement: one that somebody else has deleted is not replied to. The replies that were sent."""
+    replies = [(number, reply) for number, reply in gone if reply is not None]
+    rows = await conn.fetch(
+        _REPLACE,
+        epoch,
+        workflow_id,
+        [number for number, _ in gone],
+        [number for number, _ in replies],
+        [reply.workflow_id for _, reply in replies],
+        [reply.kind for _, reply in replies],
+        [reply.body.raw for _, reply in replies],
+    )
+    return [
+        InboxMessage(
+            id=row["id"],
+            workflow_id=str(row["workflow_id"]),
+            sender_id=None,
+            kind=MessageKind(row["kind"]),
+            body=Json(row["body"]),
+            due_ms=0,
+            origin_epoch=0,
+        )
+        for row in rows
+    ]
+
+
+# $1 this node's epoch, $2 workflow, $3 message ids; of each reply: $4 message replied to, $5 workflow,
+# $6 kind, $7 body
+_REPLACE = """/* reply in place of messages */
+WITH self AS MATERIALIZED (SELECT n.epoch FROM node n WHERE n.epoch = $1::bigint FOR KEY SHARE),
+gone AS (
+  DELETE FROM inbox x USING unnest($3::bigint[]) i(id)
+  WHERE x.workflow_id = $2::uuid AND x.id = i.id AND (SELECT count(*) FROM self) = 1
+    AND NOT EXISTS (SELECT FROM workflow w WHERE w.id = $2::uuid)
+  RETURNING x.id)
+INSERT INTO inbox (workflow_id, sender_id, kind, body, due_ms, parked, drain_epoch)
+SELECT i.workflow_id, $2::uuid, i.kind, i.body, 0, false, $1
+FROM unnest($4::bigint[], $5::uuid[], $6::smallint[], $7::bytea[]) i(replied, workflow_id, kind, body)
+JOIN gone g ON g.id = i.replied
+RETURNING id, workflow_id, kind, body"""
 
 
 async def due_workflows(conn: Connection, *, epoch: int, now_ms: int, limit: int = 1000) -> list[str]:

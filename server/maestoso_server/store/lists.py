@@ -82,6 +82,7 @@ class FoundTask:
     namespace: str
     workflow_id: str
     workflow_name: str
+    snapshot_id: str
     row: TaskRow
 
 
@@ -90,12 +91,13 @@ async def get_task(conn: Connection, namespace: str, low: str, high: str, seq: i
     row = await conn.fetchrow(_GET_TASK, namespace, low, high, seq)
     if row is None:
         return None
-    return FoundTask(namespace, str(row["workflow_id"]), row["workflow_name"], task_from(row))
+    workflow_id, snapshot_id = str(row["workflow_id"]), str(row["snapshot_id"])
+    return FoundTask(namespace, workflow_id, row["workflow_name"], snapshot_id, task_from(row))
 
 
 # $1 namespace, $2 lowest and $3 highest workflow id, $4 seq
 _GET_TASK = f"""/* get task */
-SELECT {TASK_COLUMNS}, w.namespace, t.workflow_id, w.name AS workflow_name
+SELECT {TASK_COLUMNS}, w.namespace, t.workflow_id, w.name AS workflow_name, w.snapshot_id
 FROM task t JOIN workflow w ON w.id = t.workflow_id
 WHERE t.workflow_id BETWEEN $2::uuid AND $3::uuid AND t.seq = $4 AND w.namespace = $1
 ORDER BY t.workflow_id LIMIT 1"""
@@ -202,9 +204,7 @@ class OpenTask:
     timer_ms: int | None
     """Of its row in `deadline`."""
     limit: int
-    """`concurrentExecLimit` of its task type, 0 = none."""
-    used: int
-    """How much of that limit is taken."""
+    """More than 0: it stands under limits (`store.limits`)."""
 
 
 @dataclass(slots=True)
@@ -229,11 +229,9 @@ async def explain(
 
 
 def _open_facts(row: Any) -> tuple[Any, ...]:
-    queue, owner, session, delivery, due_ms, deadline_ms, worker_id, timer_ms, limit, used = list(row)[
-        TASK_WIDTH:
-    ]
+    queue, owner, session, delivery, due_ms, deadline_ms, worker_id, timer_ms, limit = list(row)[TASK_WIDTH:]
     session_id = None if session is None else str(session)
-    return queue, owner, session_id, delivery, due_ms, deadline_ms, worker_id or "", timer_ms, limit, used
+    return queue, owner, session_id, delivery, due_ms, deadline_ms, worker_id or "", timer_ms, limit
 
 
 # $1 workflow
@@ -244,11 +242,7 @@ SELECT (SELECT d.due_ms FROM deadline d WHERE d.workflow_id = $1 AND d.seq = 0) 
 # $1 workflow, $2 generation, $3 after this seq, $4 at most
 _OPEN_TASKS = f"""/* explain open tasks */
 SELECT {_BARE_COLUMNS}, q.queue, q.owner_epoch, q.session_id, q.delivery, q.due_ms, q.deadline_ms,
-  q.worker_id, d.due_ms, coalesce(q.task_limit, 0),
-  CASE WHEN q.task_limit > 0 THEN (
-    SELECT count(*) FROM task_queue o WHERE o.namespace = q.namespace AND o.task_type = q.task_type
-      AND o.owner_epoch IS NOT NULL AND o.owner_epoch >= 0 AND o.task_limit > 0 AND NOT o.ended)
-  ELSE 0 END
+  q.worker_id, d.due_ms, coalesce(q.task_limit, 0)
 FROM task t
 LEFT JOIN LATERAL (
   SELECT * FROM task_queue q WHERE q.workflow_id = t.workflow_id AND q.seq = t.seq OFFSET 0) q ON NOT q.ended

@@ -7,15 +7,19 @@ from typing import Any
 
 from ..engine.decision import MessageKind
 from ..engine.needs import (
+    CachedOutput,
     ChildStatus,
+    Compensable,
     Demand,
     FailedRows,
     Fragment,
     Need,
+    OpenInside,
     OpenRows,
     ParkedSignals,
     Row,
     Rows,
+    RowsAfter,
     ScopeRows,
 )
 from ..engine.state import Path, View
@@ -131,6 +135,10 @@ async def _failed_rows(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
     return await _pages(conn, _FAILED_ROWS, asked)
 
 
+async def _rows_after(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
+    return await _pages(conn, _ROWS_AFTER, asked)
+
+
 async def _pages(conn: Connection, sql: str, asked: Sequence[Asked]) -> list[Any]:
     records = await conn.fetch(
         sql,
@@ -157,7 +165,79 @@ ORDER BY i.place, t.seq"""
 
 # $1 workflow, $2 generation, $3 after this seq, $4 at most: one of each a need
 _OPEN_ROWS = "/* need open rows */" + _page("t.status <= 2")
+_ROWS_AFTER = "/* need rows after */" + _page("true")
 _FAILED_ROWS = "/* need failed rows */" + _page("t.status BETWEEN 5 AND 8 AND NOT t.superseded")
+
+
+async def _open_inside(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
+    records = await conn.fetch(
+        _OPEN_INSIDE,
+        [view.header.id for view, _ in asked],
+        [view.header.generation for view, _ in asked],
+        [need.scope for _, need in asked],
+        [need.after for _, need in asked],
+        [need.limit for _, need in asked],
+    )
+    return _grouped(records, len(asked))
+
+
+# Open rows by key, as for the whole workflow, each with a look up its containers: a page costs the rows
+# that it passes, and the next one goes on behind it.
+# $1 workflow, $2 generation, $3 scope, $4 after this seq, $5 at most: one of each a need
+_OPEN_INSIDE = f"""/* need open inside */
+SELECT i.place, t.* FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::integer[])
+  WITH ORDINALITY i(workflow_id, generation, scope, after, most, place)
+CROSS JOIN LATERAL (
+  SELECT {TASK_COLUMNS} FROM task t
+  WHERE t.workflow_id = i.workflow_id AND t.seq > greatest(i.after, i.scope) AND t.generation = i.generation
+    AND t.status <= 2 AND t.scope > 0 AND (t.scope = i.scope OR EXISTS (
+      WITH RECURSIVE around(scope) AS (
+        SELECT t.scope
+        UNION ALL
+        SELECT u.scope FROM around c CROSS JOIN LATERAL (
+          SELECT u.scope FROM task u WHERE u.workflow_id = i.workflow_id AND u.seq = c.scope OFFSET 0) u)
+      SELECT FROM around c WHERE c.scope = i.scope))
+  ORDER BY t.seq LIMIT i.most) t
+ORDER BY i.place, t.seq"""
+
+
+async def _compensable(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
+    records = await conn.fetch(
+        _COMPENSABLE,
+        [view.header.id for view, _ in asked],
+        [view.header.generation for view, _ in asked],
+        [path_text(need.prefix) for _, need in asked],
+        [_after(need.prefix) for _, need in asked],
+        [need.before_ms for _, need in asked],
+        [need.before_seq for _, need in asked],
+        [need.limit for _, need in asked],
+        [place for place, (_, need) in enumerate(asked, 1) for _ in need.references],
+        [reference for _, need in asked for reference in need.references],
+    )
+    return _grouped(records, len(asked))
+
+
+# $1 workflow, $2 generation, $3 lowest path, $4 first path after the prefix (NULL = no end), $5 and $6 ended
+# before this (ms, seq), $7 at most: one of each a need. $8 place of a need, $9 a reference of it.
+_COMPENSABLE = f"""/* need compensable */
+SELECT i.place, t.* FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::bigint[],
+  $6::integer[], $7::integer[])
+  WITH ORDINALITY i(workflow_id, generation, low, high, before_ms, before_seq, most, place)
+CROSS JOIN LATERAL (
+  SELECT {TASK_COLUMNS} FROM (
+    SELECT k.seq FROM unnest($8::bigint[], $9::text[]) r(place, reference)
+    CROSS JOIN LATERAL (
+      SELECT t.seq, t.ended_ms FROM task t
+      WHERE t.workflow_id = i.workflow_id AND t.generation = i.generation AND t.reference = r.reference
+        AND t.path >= i.low::integer[] AND t.path <= coalesce(i.high, '{{2147483647}}')::integer[]
+        AND (i.high IS NULL OR t.path < i.high::integer[])
+        AND t.status = 3 AND NOT t.superseded
+      ORDER BY t.path OFFSET 0) k
+    WHERE r.place = i.place AND (k.ended_ms, k.seq) < (i.before_ms, i.before_seq)
+    ORDER BY k.ended_ms DESC, k.seq DESC LIMIT i.most) k
+  CROSS JOIN LATERAL (SELECT * FROM task t WHERE t.workflow_id = i.workflow_id AND t.seq = k.seq OFFSET 0) t
+  ) t
+ORDER BY i.place, t.ended_ms DESC, t.seq DESC"""
 
 
 async def _fragment(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
@@ -217,15 +297,39 @@ async def _demand(conn: Connection, asked: Sequence[Asked], now_ms: int) -> list
     return [live[view.header.namespace].intersection(need.queues) for view, need in asked]
 
 
+async def _cached_output(conn: Connection, asked: Sequence[Asked]) -> list[Any]:
+    records = await conn.fetch(
+        _CACHED_OUTPUT,
+        [view.header.namespace for view, _ in asked],
+        [need.name for _, need in asked],
+        [need.key for _, need in asked],
+        [need.now_ms for _, need in asked],
+    )
+    return [None if record["output"] is None else Json(record["output"]) for record in records]
+
+
+# $1 namespace, $2 task name, $3 key, $4 now in milliseconds: one of each a need
+_CACHED_OUTPUT = """/* need cached output */
+SELECT c.output FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
+  WITH ORDINALITY i(namespace, name, key, now_ms, place)
+LEFT JOIN task_cache c
+  ON c.namespace = i.namespace AND c.name = i.name AND c.key = i.key AND c.expires_ms > i.now_ms
+ORDER BY i.place"""
+
+
 _ANSWER: dict[type, Callable[[Connection, Sequence[Asked]], Awaitable[list[Any]]]] = {
     Rows: _rows,
     Row: _row,
     ScopeRows: _scope_rows,
     OpenRows: _open_rows,
     FailedRows: _failed_rows,
+    RowsAfter: _rows_after,
+    OpenInside: _open_inside,
+    Compensable: _compensable,
     Fragment: _fragment,
     ChildStatus: _child_status,
     ParkedSignals: _parked_signals,
+    CachedOutput: _cached_output,
 }
 
 

@@ -98,6 +98,8 @@ class Pulse:
     """Those of the queues asked about in which something waits: (namespace, queue)."""
     drains: list[AskedDrain]
     """Sessions of this node that an operator asks to drain: named with every beat until they end."""
+    slot_work: bool = False
+    """Slots of workflows may be given: any node's business."""
 
 
 @dataclass(slots=True)
@@ -236,7 +238,8 @@ SELECT
   ARRAY(
     SELECT ROW(session_id, drain_close_ms, drain_reason) FROM session
     WHERE epoch = $1 AND drain_close_ms IS NOT NULL AND state = 'ACTIVE' ORDER BY session_id
-  ) AS drains
+  ) AS drains,
+  EXISTS (SELECT FROM slot_work) AS slot_work
 FROM beat
 """
 

@@ -5,8 +5,8 @@ somebody else is taking. Each is one UPDATE of at most `MOST` rows, conditional 
 node row (`nodes.ALIVE`): a node that lost its lease takes nothing and gets `NodeLost`. What a
 worker must be told comes back in the same statement.
 
-Tasks under a `concurrentExecLimit` are taken by the takes that hold the limit's lock, only: a
-plain take stops before the first such row and says so in `Take.limited`.
+Tasks under a limit (`concurrentExecLimit`, a rate) are taken by the takes that hold the limit's lock,
+only: a plain take stops before the first such row and names its task definition in `Take.limited`.
 
 The statements expect a connection of `Database`, which pins index plans.
 """
@@ -15,13 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ..definitions.models import NO_SLOT_LIMIT, TaskDefinition, TaskLimits
 from ..engine.state import TaskStatus
-from ..payload import Json
+from ..payload import Json, decode
 from .clocks import first_start, next_clock
 from .database import Connection
 from .nodes import ALIVE, NodeLost
+from .rows import decode_state
 
 MOST = 1000
 """Rows of one take."""
@@ -83,6 +86,8 @@ class Taken:
     correlation_id: str
     """Empty = none."""
     traceparent: str
+    state: dict[str, Any] | None = None
+    """Of the task, see `TaskRow`: where its input holds placeholders of secrets, for one."""
 
     @property
     def watermark(self) -> Watermark:
@@ -93,11 +98,13 @@ class Taken:
 class Take:
     """What a take brought, in order of hand-out.
 
-    `limited`: a task under a limit stood at the head, so whoever wants more calls `take_limited`.
-    (Of `take_limited` itself: the limit kept rows back.)"""
+    `limited`: the task definition under whose limits the row at the head stands, so whoever wants more
+    calls `take_limited`. Of `take_limited` itself: its limits are used up, and keep back whatever
+    waits; `opens_ms` is when the next hand-out may follow, 0 when one of its tasks ends."""
 
     rows: list[Taken]
-    limited: bool
+    limited: str | None = None
+    opens_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -121,7 +128,7 @@ _TAKEN = f"""
   q.workflow_id, q.seq, q.delivery, q.session_id, q.unread, q.namespace, q.queue, q.task_type,
   {LOWEST_PRIORITY_RANK} - q.rank, q.due_ms, q.size, q.task_limit, q.response_s, q.timeout_s, q.total_due_ms,
   q.redeliver_on_loss, t.generation, t.reference, t.path, t.attempt, t.scheduled_ms, t.input,
-  w.name, coalesce(w.correlation_id, ''), p.traceparent"""
+  w.name, coalesce(w.correlation_id, ''), p.traceparent, t.state"""
 """The fields of `Taken`, in order."""
 
 # LATERAL with its own LIMIT, so that every plan looks these up by key, row by row.
@@ -175,12 +182,29 @@ clocks AS (
 
 
 class _Admission(NamedTuple):
-    """The parts of a take that depend on the limit. `kept_back` answers `Take.limited`."""
+    """The parts of a take that depend on limits. `kept_back` and `opens_ms` answer `Take`."""
 
     room: str
     most: str
+    judged: str
     fits: str
+    spent: str
     kept_back: str
+    opens_ms: str
+
+
+_NAME = "coalesce(q.limit_name, q.task_type)"
+"""The task definition whose limits hold for a limited row."""
+
+_FREE_MOST = 16
+"""Rows whose hand-out was counted before that a take looks at beyond what its window leaves."""
+_EXACT_MOST = 2_000
+"""Up to so many a window, grants are counted by the millisecond; of larger ones by a part of the window."""
+
+
+def _passing(skipping: str) -> str:
+    """Passes over the rows under the limits of these names."""
+    return f"AND (q.task_limit = 0 OR {_NAME} <> ALL ({skipping}::text[]))"
 
 
 def _up_to_a_limited_one(taker: _Taker) -> _Admission:
@@ -188,45 +212,109 @@ def _up_to_a_limited_one(taker: _Taker) -> _Admission:
     return _Admission(
         room="",
         most=taker.asked,
+        judged="q.*, false AS counted",
         fits="NOT bool_or(q.task_limit > 0) OVER first",
-        kept_back="EXISTS (SELECT FROM head WHERE NOT fits)",
+        spent="",
+        kept_back=f"(SELECT {_NAME} FROM head q WHERE NOT q.fits ORDER BY q.place LIMIT 1)",
+        opens_ms="NULL::bigint",
     )
 
 
-def _within_the_limit(taker: _Taker, task_type: str) -> _Admission:
-    """Takes what the limit of the first row leaves; rows with other limits keep to their own."""
+def _within_the_limit(taker: _Taker, first: int) -> _Admission:
+    """Takes what the limits of one name leave, where they hold for the first row; stops before the first
+    row under those of another.
+
+    From ${first} on: the name; its registered limits (NULL: what the rows were born under): slots, rate,
+    window in seconds; the names to pass over. $9 now."""
+    name, slots, rate, window_s, skipping = (f"${place}" for place in range(first, first + 5))
+    passed = _passing(skipping)
     return _Admission(
         room=f"""
+bounds AS MATERIALIZED (
+  SELECT q.task_type IS NOT NULL AS found, coalesce({slots}::int, q.task_limit, 0) AS slots,
+    coalesce({rate}::int, q.rate, 0) AS rate,
+    greatest(coalesce({window_s}::int, q.rate_window_s, 1), 1)::bigint * 1000 AS window_ms, q.task_type
+  FROM alive LEFT JOIN (
+    SELECT q.task_limit, q.rate, q.rate_window_s, q.task_type, q.limit_name FROM task_queue q
+    WHERE {_WAITS} {passed} ORDER BY {_ORDER} LIMIT 1
+  ) q ON q.task_limit > 0 AND {_NAME} = {name}::text
+),
 held AS MATERIALIZED (
-  SELECT count(*)::int AS n FROM task_queue
-  WHERE namespace = $2 AND task_type = {task_type} AND owner_epoch IS NOT NULL AND owner_epoch >= 0
-    AND task_limit > 0 AND NOT ended
+  SELECT CASE WHEN b.found AND b.slots < {NO_SLOT_LIMIT} THEN (
+    SELECT count(*) FROM task_queue q
+    WHERE q.namespace = $2 AND q.task_type = b.task_type AND q.owner_epoch IS NOT NULL
+      AND q.owner_epoch >= 0 AND q.task_limit > 0 AND NOT q.ended AND {_NAME} = {name}::text
+  ) ELSE 0 END::int AS n FROM bounds b
+),
+window_now AS MATERIALIZED (
+  SELECT coalesce(sum(g.granted), 0)::bigint AS n, min(g.at_ms) AS oldest_ms
+  FROM bounds b CROSS JOIN LATERAL (
+    SELECT g.granted, g.at_ms FROM task_grant g
+    WHERE b.rate > 0 AND g.namespace = $2 AND g.name = {name}::text AND g.at_ms > $9::bigint - b.window_ms
+  ) g
 ),
 room AS MATERIALIZED (
-  SELECT CASE WHEN q.task_limit = 0 THEN {taker.asked} ELSE greatest(q.task_limit - held.n, 0) END AS n
-  FROM held, (SELECT q.task_limit FROM task_queue q WHERE {_WAITS} ORDER BY {_ORDER} LIMIT 1) q
+  SELECT b.found, CASE WHEN b.found THEN greatest(b.slots - held.n, 0) ELSE 0 END AS slots,
+    b.window_ms, w.oldest_ms,
+    CASE WHEN b.rate > 0 THEN greatest(b.rate - w.n, 0) END AS grants,
+    CASE WHEN b.rate > {_EXACT_MOST} THEN greatest(b.window_ms / {_EXACT_MOST}, 1) ELSE 1 END AS step_ms
+  FROM bounds b, held, window_now w
 ),""",
-        most=f"least({taker.asked}, (SELECT coalesce(max(n), 0) FROM room))",
-        fits="""q.task_limit = 0 OR (SELECT n FROM held)
-         + count(*) FILTER (WHERE q.task_limit > 0) OVER first <= q.task_limit""",
-        kept_back=f"(SELECT coalesce(max(n), {taker.asked}) FROM room) < {taker.asked}",
+        most=f"""(SELECT CASE WHEN r.found THEN least({taker.asked}, r.slots, r.grants + {_FREE_MOST})
+    ELSE {taker.asked} END FROM room r)""",
+        judged=f"""q.*, q.task_limit > 0 AND {_NAME} = {name}::text AS mine,
+      q.task_limit > 0 AND (SELECT grants FROM room) IS NOT NULL
+        AND NOT (q.granted IS TRUE AND (q.unread > 0 OR q.started_ms = 0)) AS counted""",
+        fits="""NOT bool_or(q.task_limit > 0 AND NOT q.mine) OVER first AND (q.task_limit = 0 OR (
+      count(*) FILTER (WHERE q.mine) OVER first <= (SELECT slots FROM room)
+      AND (NOT q.counted OR count(*) FILTER (WHERE q.counted) OVER first <= (SELECT grants FROM room))))""",
+        spent=f""",
+spent AS (
+  INSERT INTO task_grant (namespace, name, at_ms, granted)
+  SELECT $2, {name}::text, ($9::bigint + r.step_ms - 1) / r.step_ms * r.step_ms, t.n
+  FROM room r, (SELECT count(*) AS n FROM head h WHERE h.fits AND h.counted) t WHERE t.n > 0
+  ON CONFLICT (namespace, name, at_ms) DO UPDATE SET granted = task_grant.granted + excluded.granted
+),
+faded AS (
+  DELETE FROM task_grant g USING bounds b
+  WHERE b.rate > 0 AND g.namespace = $2 AND g.name = {name}::text AND g.at_ms <= $9::bigint - b.window_ms
+)""",
+        kept_back=f"""(SELECT {name}::text FROM room r, tally t
+    WHERE r.found AND (t.mine >= r.slots OR t.counted >= r.grants))""",
+        opens_ms="""(SELECT CASE WHEN t.mine < r.slots
+      THEN coalesce(r.oldest_ms, ($9::bigint + r.step_ms - 1) / r.step_ms * r.step_ms) + r.window_ms END
+    FROM room r, tally t WHERE r.found AND t.counted >= r.grants)""",
     )
 
 
-def _take(taker: _Taker, admission: _Admission) -> str:
+_TALLY = """,
+tally AS MATERIALIZED (
+  SELECT count(*) FILTER (WHERE h.mine) AS mine, count(*) FILTER (WHERE h.counted) AS counted
+  FROM head h WHERE h.fits
+)"""
+
+
+def _take(taker: _Taker, admission: _Admission, *, skipping: str = "") -> str:
     """The text of a take.
 
     $1 epoch, $2 namespace, $3 queue, $4 sessions (of a poller: how many rows), $5 to $8 watermark;
-    of a poller: $9 now, $10 worker; under a limit the task type comes last.
+    of a poller and under limits: $9 now; of a poller: $10 worker; under limits what
+    `_within_the_limit` says. `skipping`: the parameter with the names whose rows are passed over; it
+    comes last.
 
     The first rows are looked for in two scans: what is more urgent than the watermark, then what
     comes after it. Locked rows cannot move, so they are updated by their place in the table: by key,
     a plan made while the queue was empty would read all of it. (A row that changed between this
     statement's snapshot and its lock has another place, and is left for the next take.) The constant
     limit tells the planner that few rows come: it cannot see $4."""
-    columns = f"q.ctid AS place_in_table, {_ORDER}, q.task_limit"
-    scan = f"SELECT {columns} FROM task_queue q {taker.task} WHERE {_WAITS}"
+    limits = ", q.task_type, q.limit_name"
+    if admission.spent:
+        limits += ", q.granted, q.unread, q.started_ms"
+    columns = f"q.ctid AS place_in_table, {_ORDER}, q.task_limit{limits}"
+    passed = _passing(skipping) if skipping else ""
+    scan = f"SELECT {columns} FROM task_queue q {taker.task} WHERE {_WAITS} {passed}"
     lock = "FOR UPDATE OF q SKIP LOCKED"
+    granted = ", granted = CASE WHEN h.counted OR q.granted THEN true END" if admission.spent else ""
     return f"""
 WITH {ALIVE},{admission.room}
 urgent AS MATERIALIZED (
@@ -237,35 +325,40 @@ rest AS MATERIALIZED (
   LIMIT {admission.most} - (SELECT count(*) FROM urgent) {lock}
 ),
 head AS MATERIALIZED (
-  SELECT q.place_in_table, row_number() OVER first AS place, {admission.fits} AS fits
-  FROM (SELECT * FROM urgent UNION ALL SELECT * FROM rest) q
+  SELECT q.*, row_number() OVER first AS place, {admission.fits} AS fits
+  FROM (
+    SELECT {admission.judged} FROM (SELECT * FROM urgent UNION ALL SELECT * FROM rest) q
+  ) q
   WINDOW first AS (ORDER BY {_ORDER} ROWS UNBOUNDED PRECEDING)
   LIMIT {MOST}
-),
+){_TALLY if admission.spent else ""},
 taken AS (
-  UPDATE task_queue q SET {taker.owner}, delivery = q.delivery + 1
+  UPDATE task_queue q SET {taker.owner}, delivery = q.delivery + 1{granted}
   FROM head h WHERE q.ctid = h.place_in_table AND h.fits
   RETURNING q.*, h.place
-){taker.after}
-SELECT {admission.kept_back} AS kept_back, {_TAKEN}
+){taker.after}{admission.spent}
+SELECT {admission.kept_back} AS kept_back, {admission.opens_ms} AS opens_ms, {_TAKEN}
 FROM alive LEFT JOIN (taken {_TAKEN_FROM}) ON true
 ORDER BY q.place
 """
 
 
 _TAKE = _take(_STREAMS, _up_to_a_limited_one(_STREAMS))
-_TAKE_LIMITED = _take(_STREAMS, _within_the_limit(_STREAMS, "$9"))
+_TAKE_PAST = _take(_STREAMS, _up_to_a_limited_one(_STREAMS), skipping="$9")
+_TAKE_LIMITED = _take(_STREAMS, _within_the_limit(_STREAMS, 10), skipping="$14")
 _TAKE_POLLED = _take(_POLLER, _up_to_a_limited_one(_POLLER))
-_TAKE_POLLED_LIMITED = _take(_POLLER, _within_the_limit(_POLLER, "$11"))
+_TAKE_POLLED_PAST = _take(_POLLER, _up_to_a_limited_one(_POLLER), skipping="$11")
+_TAKE_POLLED_LIMITED = _take(_POLLER, _within_the_limit(_POLLER, 11), skipping="$15")
 
-# $1 epoch, $2 namespace, $3 task type
+# $1 epoch, $2 namespace, $3 task definition
 _LOCK_LIMIT = f"""
 WITH {ALIVE},
 locked AS MATERIALIZED (
   SELECT true AS held FROM task_limit
   WHERE namespace = $2 AND task_type = $3 AND EXISTS (SELECT FROM alive) FOR UPDATE
 )
-SELECT l.held FROM alive LEFT JOIN locked l ON true
+SELECT l.held, (SELECT document FROM task_definition d WHERE d.namespace = $2 AND d.name = $3) AS document
+FROM alive LEFT JOIN locked l ON true
 """
 
 _ANYTHING = Watermark(-1, 0, "00000000-0000-0000-0000-000000000000", 0)
@@ -280,12 +373,15 @@ async def take(
     queue: str,
     sessions: Sequence[str],
     after: Watermark | None = None,
+    skip: Sequence[str] = (),
 ) -> Take:
     """Transition 2: hand the first waiting rows of a queue to `sessions`, the i-th to the i-th.
 
     A session may stand in the list as often as it has room; at most `MOST` entries. The backlog
-    costs nothing, each row O(log n). Raises `NodeLost`; then nothing was taken."""
-    rows = await conn.fetch(_TAKE, epoch, namespace, queue, sessions, *(after or _ANYTHING))
+    costs nothing, each row O(log n). Rows limited by a task definition in `skip` are passed over (and
+    read). Raises `NodeLost`; then nothing was taken."""
+    asked = (epoch, namespace, queue, sessions, *(after or _ANYTHING))
+    rows = await (conn.fetch(_TAKE_PAST, *asked, skip) if skip else conn.fetch(_TAKE, *asked))
     return _taking(epoch, rows)
 
 
@@ -295,17 +391,21 @@ async def take_limited(
     epoch: int,
     namespace: str,
     queue: str,
-    task_type: str,
+    limit_name: str,
     sessions: Sequence[str],
+    now_ms: int,
     after: Watermark | None = None,
+    skip: Sequence[str] = (),
 ) -> Take:
-    """Transition 2 for a task type with a limit: as `take`, never beyond the limit.
+    """Transition 2 for rows under the limits of a task definition: as `take`, never beyond them.
 
-    Opens a transaction and locks (namespace, task_type) first: takers of one type go one after the
-    other, on all nodes. Every owned row of the type counts, polled ones too, in whatever domain."""
+    Opens a transaction and locks (namespace, limit_name) first: takers of one name go one after the
+    other, on all nodes, and each reads the limits that are registered now. Every owned row of the name
+    and its type counts towards `concurrentExecLimit`, polled ones too, in whatever domain; every
+    hand-out within the window towards the rate, but those of one delivery that nobody has read."""
     async with conn.transaction():
-        await _lock_limit(conn, epoch, namespace, task_type)
-        asked = (epoch, namespace, queue, sessions, *(after or _ANYTHING), task_type)
+        limits = await _lock_limit(conn, epoch, namespace, limit_name)
+        asked = (epoch, namespace, queue, sessions, *(after or _ANYTHING), now_ms, limit_name, *limits, skip)
         return _taking(epoch, await conn.fetch(_TAKE_LIMITED, *asked))
 
 
@@ -318,41 +418,55 @@ async def take_polled(
     worker_id: str,
     count: int,
     now_ms: int,
-    limited_type: str | None = None,
+    limit_name: str | None = None,
+    skip: Sequence[str] = (),
 ) -> Take:
     """Transition 14: as `take`, for a poller. Start, worker and clocks are committed with it.
 
     The rows belong to no node (`owner_epoch` 0); their clocks are rows of `deadline`. After a take
-    that said `limited`, give the task type as `limited_type`: then as `take_limited`."""
+    that named a `limited` definition, give it as `limit_name`: then as `take_limited`."""
     asked = (epoch, namespace, queue, count, *_ANYTHING, now_ms, worker_id)
-    if limited_type is None:
-        return _taking(epoch, await conn.fetch(_TAKE_POLLED, *asked))
+    if limit_name is None:
+        rows = await (
+            conn.fetch(_TAKE_POLLED_PAST, *asked, skip) if skip else conn.fetch(_TAKE_POLLED, *asked)
+        )
+        return _taking(epoch, rows)
     async with conn.transaction():
-        await _lock_limit(conn, epoch, namespace, limited_type)
-        return _taking(epoch, await conn.fetch(_TAKE_POLLED_LIMITED, *asked, limited_type))
+        limits = await _lock_limit(conn, epoch, namespace, limit_name)
+        return _taking(epoch, await conn.fetch(_TAKE_POLLED_LIMITED, *asked, limit_name, *limits, skip))
 
 
-async def _lock_limit(conn: Connection, epoch: int, namespace: str, task_type: str) -> None:
+async def _lock_limit(
+    conn: Connection, epoch: int, namespace: str, name: str
+) -> TaskLimits | tuple[None, None, None]:
     """Hold the node's row, then the limit's, to the end of the transaction. The next statement's
-    snapshot then sees all that earlier holders took."""
+    snapshot then sees all that earlier holders took. The limits that are registered under this name."""
     while True:
-        row = await conn.fetchrow(_LOCK_LIMIT, epoch, namespace, task_type)
+        row = await conn.fetchrow(_LOCK_LIMIT, epoch, namespace, name)
         if row is None:
             raise NodeLost(epoch)
         if row["held"]:
-            return
-        # $1 namespace, $2 task type: the first taker of this type ever
+            return (None, None, None) if row["document"] is None else registered_limits(row["document"])
+        # $1 namespace, $2 name: the first taker of this name ever
         await conn.execute(
             "INSERT INTO task_limit (namespace, task_type) VALUES ($1, $2) ON CONFLICT DO NOTHING",
             namespace,
-            task_type,
+            name,
         )
+
+
+@lru_cache(maxsize=1_000)
+def registered_limits(document: bytes) -> TaskLimits:
+    """The limits in a registered task definition."""
+    return TaskDefinition.model_validate(decode(document)).limits
 
 
 def _taking(epoch: int, rows: Sequence[Any]) -> Take:
     if not rows:
         raise NodeLost(epoch)
-    return Take([_taken(row[1:]) for row in rows if row["seq"] is not None], bool(rows[0]["kept_back"]))
+    first = rows[0]
+    taken = [_taken(row[2:]) for row in rows if row["seq"] is not None]
+    return Take(taken, first["kept_back"], first["opens_ms"] or 0)
 
 
 def _taken(row: Any) -> Taken:
@@ -361,6 +475,8 @@ def _taken(row: Any) -> Taken:
     taken.session_id = None if taken.session_id is None else str(taken.session_id)
     taken.path = tuple(taken.path)
     taken.input = Json(row[21])
+    if taken.state is not None:
+        taken.state = decode_state(row[25])
     return taken
 
 
@@ -444,3 +560,21 @@ async def depths(
         )
         for row in rows
     ]
+
+
+async def wake(conn: Connection, workflow_id: str, *, now_ms: int) -> int:
+    """Make every sleeping row of a workflow (callbackAfterSeconds, a delay) due now; how many. The loop
+    that wakes rows in time gives them to takers."""
+    return int(await conn.fetchval(_WAKE, workflow_id, now_ms))
+
+
+# $1 workflow, $2 now. Queue rows are locked before task rows, as by a save.
+_WAKE = """/* wake rows */
+WITH woken AS (
+  UPDATE task_queue q SET due_ms = $2::bigint, deadline_ms = $2::bigint
+  WHERE q.workflow_id = $1 AND q.owner_epoch = -1 AND NOT q.ended AND q.deadline_ms > $2::bigint
+  RETURNING q.seq),
+shown AS (
+  UPDATE task t SET callback_after_s = 0 FROM woken w
+  WHERE t.workflow_id = $1 AND t.seq = w.seq AND t.callback_after_s > 0)
+SELECT count(*) FROM woken"""

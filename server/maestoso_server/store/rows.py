@@ -9,15 +9,19 @@ from typing import Any
 
 import msgspec
 
-from ..engine.decision import QueueBirth
+from ..engine.decision import QueueBirth, Slot
+from ..engine.secrets import mark_header, mark_row
 from ..engine.state import Header, Path, TaskRow, TaskStatus, WorkflowStatus
 from ..payload import Json
 
 STATE_FORMAT = b"\x01"
 """First byte of a stored `state`: MessagePack, as written since schema 1."""
 
-_pack = msgspec.msgpack.Encoder().encode
+_pack = msgspec.msgpack.Encoder(enc_hook=str).encode
 _unpack = msgspec.msgpack.Decoder().decode
+
+_KEPT_SECRETS = b'"secrets"'
+"""In a cursor: there may be marks in it."""
 
 _STATUS = {status.value: status for status in TaskStatus}
 _WORKFLOW_STATUS = {status.value: status for status in WorkflowStatus}
@@ -193,6 +197,20 @@ def saved_change(n: int, row: TaskRow) -> tuple[Any, ...]:
     )
 
 
+def saved_move(n: int, row: TaskRow) -> tuple[Any, ...]:
+    """A row that leaves the generation, with what may have ended it."""
+    return (
+        n,
+        row.seq,
+        row.generation,
+        row.status,
+        row.updated_ms,
+        row.ended_ms,
+        row.queued,
+        plain_or_none(row.reason),
+    )
+
+
 def saved_birth(
     n: int, namespace: str, birth: QueueBirth, session_id: str | None, place: int
 ) -> tuple[Any, ...]:
@@ -212,6 +230,30 @@ def saved_birth(
         birth.redeliver_on_loss,
         session_id,
         place,
+    )
+
+
+def saved_limited(n: int, namespace: str, birth: QueueBirth) -> tuple[Any, ...]:
+    """A birth under a limit: it always waits."""
+    return (
+        *saved_birth(n, namespace, birth, None, 0)[:-2],
+        birth.limit_name or birth.task_type,
+        birth.rate,
+        birth.rate_window_s,
+    )
+
+
+def saved_slot(n: int, header: Header, slot: Slot) -> tuple[Any, ...]:
+    return (
+        n,
+        header.namespace,
+        header.name,
+        plain(slot.key),
+        slot.slots,
+        99 - header.priority,
+        slot.arrived_ms,
+        slot.holds,
+        slot.refusable,
     )
 
 
@@ -238,7 +280,10 @@ def header_from(record: Any) -> Header:
     for place in (20, 22, 23, 24, 25):
         if fields[place] is not None:
             fields[place] = Json(fields[place])
-    return Header(*fields)
+    header = Header(*fields)
+    if header.cursor is not None and _KEPT_SECRETS in header.cursor.raw:
+        mark_header(header)
+    return header
 
 
 TASK_COLUMNS = (
@@ -263,4 +308,7 @@ def task_from(record: Any, start: int = 0) -> TaskRow:
         fields[21] = str(fields[21])
     if fields[25] is not None:
         fields[25] = decode_state(fields[25])
-    return TaskRow(*fields)
+    row = TaskRow(*fields)
+    if row.state is not None:
+        mark_row(row)
+    return row

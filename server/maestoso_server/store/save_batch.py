@@ -11,11 +11,15 @@ from ..engine.decision import Decision
 from ..ids import MAX_SEQ
 from .rows import (
     changed_payload,
+    plain_or_none,
     saved_birth,
     saved_change,
     saved_header,
     saved_key,
+    saved_limited,
+    saved_move,
     saved_payload,
+    saved_slot,
     saved_start,
     saved_task,
 )
@@ -61,6 +65,8 @@ class SaveResult:
     """Start that lost its idempotency key -> the workflow that has it."""
     metadata_stale: set[str] = field(default_factory=set)
     """Starts decided on outdated definitions."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Start under a `rateLimitConfig` that rejects -> why it may not run."""
     message_ids: list[int] = field(default_factory=list)
     """Inbox ids of the fresh decisions' messages, in the order of the batch."""
 
@@ -105,6 +111,8 @@ class Arrays:
         rows["headers"].append(saved_header(n, header))
         if decision.revived:
             rows["definitions"].append((n, header.snapshot_id, header.name, header.version))
+        if decision.corrected:
+            rows["corrections"].append((n, header.input.raw, plain_or_none(header.correlation_id)))
         if decision.payload_changed:
             rows["payloads"].append(changed_payload(n, header))
         if item.deliveries or item.expired or decision.released or decision.asleep:
@@ -135,6 +143,9 @@ class Arrays:
             changed = decision.updated
             if len(changed) > 1:
                 changed = sorted(changed, key=_seq)
+            if decision.aside:
+                rows["task_moves"] += [saved_move(n, row) for row in changed if row.seq in decision.aside]
+                changed = [row for row in changed if row.seq not in decision.aside]
             rows["task_changes"] += [saved_change(n, row) for row in changed]
         if decision.births:
             self._add_births(n, item, now_ms)
@@ -142,6 +153,11 @@ class Arrays:
             rows["messages"] += [
                 (n, m.workflow_id, m.kind, m.body.raw, m.due_ms, m.parked) for m in decision.messages
             ]
+        if decision.slot is not None:
+            if decision.slot.slots:
+                rows["slots"].append(saved_slot(n, decision.header, decision.slot))
+            else:
+                rows["slots_back"].append(n)
         counted = len(decision.updated)
         if (
             decision.deadlines
@@ -150,6 +166,8 @@ class Arrays:
             or decision.deleted
             or decision.fragments
             or item.answers
+            or decision.published
+            or decision.cached
         ):
             counted += self._add_rare(n, item)
         if item.expected_revision:
@@ -171,7 +189,22 @@ class Arrays:
         rows["applied"] += [(n, message, None) for message in sorted(gone)]
         rows["answers"] += [(n, message, outcome) for message, outcome in sorted(item.answers)]
         rows["fragments"] += [(n, seq, document.raw) for seq, document in sorted(decision.fragments.items())]
+        if decision.published or decision.cached:
+            self._add_told(n, decision)
         return len(decision.deleted) + len(gone) + len(answered)
+
+    def _add_told(self, n: int, decision: Decision) -> None:
+        """What others may read: events and outputs for the cache. Plain inserts, not counted."""
+        header, rows = decision.header, self._rows
+        at_ms = header.updated_ms
+        rows["events"] += [
+            (n, header.namespace, event.queue, event.message_id, event.body.raw, at_ms)
+            for event in decision.published
+        ]
+        rows["caches"] += [
+            (n, header.namespace, write.name, write.key, write.output.raw, write.expires_ms)
+            for write in decision.cached
+        ]
 
     def _add_births(self, n: int, item: WorkflowSave, now_ms: int) -> None:
         header = item.decision.header
@@ -184,7 +217,10 @@ class Arrays:
                     session_id = None
                 else:
                     place = self._place(header.namespace, birth.queue, 99 - birth.priority)
-            self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place))
+            if birth.limit:
+                self._rows["limited"].append(saved_limited(n, header.namespace, birth))
+            else:
+                self._rows["births"].append(saved_birth(n, header.namespace, birth, session_id, place))
 
     def _place(self, namespace: str, queue: str, rank: int) -> int:
         key = (namespace, queue, rank)

@@ -32,6 +32,7 @@ TYPES = {
     "revisions": "bigint[]",
     "headers": "saved_header[]",
     "definitions": "saved_definition[]",
+    "corrections": "saved_correction[]",
     "payloads": "saved_payload[]",
     "start_ids": "uuid[]",
     "starts": "saved_start[]",
@@ -43,12 +44,18 @@ TYPES = {
     "messages": "saved_message[]",
     "task_inserts": "saved_task[]",
     "task_changes": "saved_change[]",
+    "task_moves": "saved_move[]",
     "task_removals": "saved_removal[]",
     "queues": "saved_queue[]",
     "births": "saved_birth[]",
+    "limited": "saved_limited[]",
     "deadlines": "saved_deadline[]",
     "clears": "saved_removal[]",
     "fragments": "saved_fragment[]",
+    "events": "saved_event[]",
+    "caches": "saved_cache[]",
+    "slots": "saved_slot[]",
+    "slots_back": "integer[]",
     "expected": "integer[]",
 }
 """Every array that a save may carry, in the order of its parameters from $3 on; empty ones are left out."""
@@ -189,6 +196,11 @@ def _workflows(array: Array) -> list[str]:
             redefined = """snapshot_id = coalesce(d.snapshot_id, w.snapshot_id),
     name = coalesce(d.name, w.name), version = coalesce(d.version, w.version),"""
             joined = f"LEFT JOIN unnest({array['definitions']}) d ON d.n = i.n"
+        if "corrections" in array:
+            redefined += (
+                "correlation_id = CASE WHEN c.n IS NULL THEN w.correlation_id ELSE c.correlation_id END,"
+            )
+            joined += f" LEFT JOIN unnest({array['corrections']}) c ON c.n = i.n"
         parts.append(f"""moved AS (
   UPDATE workflow w SET {redefined} revision = i.revision, status = i.status, generation = i.generation,
     clock_ms = i.clock_ms, updated_ms = i.updated_ms, ended_ms = i.ended_ms, next_seq = i.next_seq,
@@ -197,10 +209,14 @@ def _workflows(array: Array) -> list[str]:
   FROM unnest({array["headers"]}) i {joined}
   WHERE w.id = {_id("i")} RETURNING 1)""")
     if "payloads" in array:
+        corrected = joined = ""
+        if "corrections" in array:
+            corrected = "input = coalesce(c.input, p.input),"
+            joined = f"LEFT JOIN unnest({array['corrections']}) c ON c.n = i.n"
         parts.append(f"""repaid AS (
-  UPDATE workflow_payload p SET output = i.output, variables = i.variables, reason = i.reason,
+  UPDATE workflow_payload p SET {corrected} output = i.output, variables = i.variables, reason = i.reason,
     failed_task = i.failed_task
-  FROM unnest({array["payloads"]}) i WHERE p.workflow_id = {_id("i")} RETURNING 1)""")
+  FROM unnest({array["payloads"]}) i {joined} WHERE p.workflow_id = {_id("i")} RETURNING 1)""")
     if "starts" in array:
         parts.append(f"""paid AS (
   INSERT INTO workflow_payload (workflow_id, input, output, variables, task_to_domain, reason, failed_task,
@@ -242,6 +258,13 @@ def _tasks(array: Array) -> list[str]:
     reason = i.reason, state = i.state, output = i.output
   FROM unnest({array["task_changes"]}) i
   WHERE t.workflow_id = {_id("i")} AND t.seq = i.seq RETURNING 1)""")
+    if "task_moves" in array:
+        # Read by the last SELECT, so done before the plain inserts that take over their keys.
+        parts.append(f"""rehung AS (
+  UPDATE task t SET generation = i.generation, superseded = true, status = i.status,
+    updated_ms = i.updated_ms, ended_ms = i.ended_ms, queued = i.queued, reason = i.reason
+  FROM unnest({array["task_moves"]}) i
+  WHERE t.workflow_id = {_id("i")} AND t.seq = i.seq RETURNING 1)""")
     if "task_removals" in array:
         parts.append(f"""dropped AS (
   DELETE FROM task t USING unnest({array["task_removals"]}) i
@@ -273,13 +296,23 @@ def _queue(array: Array) -> list[str]:
     session_id = CASE WHEN h.wake_ms IS NULL THEN q.session_id END,
     due_ms = coalesce(h.wake_ms, q.due_ms),
     deadline_ms = CASE WHEN h.wake_ms IS NULL THEN q.deadline_ms WHEN h.wake_ms > $2 THEN h.wake_ms END,
-    unread = 0, progress_ms = 0, worker_id = ''
+    unread = 0, progress_ms = 0, worker_id = '',
+    granted = CASE WHEN h.wake_ms IS NULL THEN q.granted END
   FROM held h
   WHERE q.workflow_id = {_id("h")} AND q.seq = h.seq AND h.found
     AND (h.wake_ms IS NOT NULL OR (h.owner_epoch > 0 AND h.owner_epoch <> $1)) RETURNING 1)""",
         ]
     if "births" in array:
         parts += _births(array)
+    if "limited" in array:
+        parts.append(f"""limited AS (
+  INSERT INTO task_queue (workflow_id, seq, namespace, queue, task_type, rank, due_ms, size, task_limit,
+    response_s, timeout_s, total_due_ms, redeliver_on_loss, owner_epoch, delivery, deadline_ms, limit_name,
+    rate, rate_window_s)
+  SELECT a.ids[i.n], i.seq, i.namespace, i.queue, i.task_type, i.rank, i.due_ms, i.size, i.task_limit,
+    i.response_s, i.timeout_s, i.total_due_ms, i.redeliver_on_loss, CASE WHEN i.due_ms > $2 THEN -1 END, 0,
+    CASE WHEN i.due_ms > $2 THEN i.due_ms END, i.limit_name, i.rate, i.rate_window_s
+  {_fresh(array["limited"])})""")
     return parts
 
 
@@ -324,7 +357,45 @@ def _rest(array: Array) -> list[str]:
         parts.append(f"""forked AS (
   INSERT INTO plan_fragment (workflow_id, seq, document)
   SELECT a.ids[i.n], i.seq, i.document {_fresh(array["fragments"])})""")
+    if "events" in array:
+        parts.append(f"""told AS (
+  INSERT INTO event (namespace, queue, message_id, body, created_ms, workflow_id)
+  SELECT i.namespace, i.queue, i.message_id, i.body, i.created_ms, a.ids[i.n] {_fresh(array["events"])})""")
+    if "caches" in array:
+        # Sorted, since others write the same keys: two saves must not wait for one another.
+        parts.append(f"""remembered AS (
+  INSERT INTO task_cache (namespace, name, key, output, expires_ms)
+  SELECT DISTINCT ON (i.namespace, i.name, i.key) i.namespace, i.name, i.key, i.output, i.expires_ms
+  {_fresh(array["caches"])}
+  ORDER BY i.namespace, i.name, i.key, i.expires_ms DESC
+  ON CONFLICT (namespace, name, key) DO UPDATE
+  SET output = excluded.output, expires_ms = excluded.expires_ms)""")
+    if "slots" in array:
+        parts += _slots(array["slots"])
+    if "slots_back" in array:
+        parts.append(f"""unslotted AS (
+  DELETE FROM workflow_slot s USING unnest({array["slots_back"]}) i(n)
+  WHERE s.workflow_id = {_id("i")} RETURNING s.namespace, s.name, s.key)""")
+        parts.append("""slots_free AS (
+  INSERT INTO slot_work (namespace, name, key)
+  SELECT DISTINCT u.namespace, u.name, u.key FROM unslotted u)""")
     return parts
+
+
+def _slots(array: str) -> list[str]:
+    """Slots taken or asked for, and word of those asked for."""
+    return [
+        f"""slotted AS (
+  INSERT INTO workflow_slot (workflow_id, namespace, name, key, slots, rank, arrived_ms, holds, refusable)
+  SELECT a.ids[i.n], i.namespace, i.name, i.key, i.slots, i.rank, i.arrived_ms, i.holds, i.refusable
+  {_fresh(array)}
+  ON CONFLICT (workflow_id) DO UPDATE SET namespace = excluded.namespace, name = excluded.name,
+    key = excluded.key, slots = excluded.slots, rank = excluded.rank, arrived_ms = excluded.arrived_ms,
+    holds = excluded.holds, refusable = excluded.refusable)""",
+        f"""slots_wanted AS (
+  INSERT INTO slot_work (namespace, name, key)
+  SELECT DISTINCT i.namespace, i.name, i.key {_fresh(array)} AND NOT i.holds)""",
+    ]
 
 
 # ---- the answer
@@ -335,6 +406,7 @@ _COUNTED = (
     ("applied", "applied"),
     ("answers", "answered"),
     ("task_changes", "changed"),
+    ("task_moves", "rehung"),
     ("task_removals", "dropped"),
     ("touches", "ended"),
     ("touches", "kept"),

@@ -434,6 +434,98 @@ def restart(
 
 
 @app.command
+def rerun(
+    workflow_id: Id,
+    task_id: str = "",
+    *,
+    input: str | None = None,
+    correlation_id: str | None = None,
+    connection: Connection | None = None,
+) -> int:
+    """Run an ended workflow again from the beginning, or from one of its tasks.
+
+    Parameters
+    ----------
+    task_id
+        The task to go on from, also one of a child; from the beginning if there is none.
+    input
+        The new input of the task (of the workflow, if there is none): a JSON object, `@FILE` with one
+        in it, or `-` for stdin.
+    correlation_id
+        The workflow's new correlation id.
+    """
+    given = None if input is None else _read_payload(input)
+
+    async def act(client: Client) -> None:
+        ran = await client.rerun(
+            workflow_id,
+            task_id,
+            workflow_input=None if task_id else given,
+            task_input=given if task_id else None,
+            correlation_id=correlation_id,
+        )
+        print(ran)
+
+    return (connection or Connection()).run(act)
+
+
+@app.command
+def skip(workflow_id: Id, reference: str, *, output: str = "{}", connection: Connection | None = None) -> int:
+    """Step over a task that is still to come.
+
+    Parameters
+    ----------
+    reference
+        The task's reference.
+    output
+        What it shows: a JSON object, `@FILE` with one in it, or `-` for stdin.
+    """
+    told = _read_payload(output)
+    return (connection or Connection()).run(lambda client: client.skip_task(workflow_id, reference, told))
+
+
+@app.command
+def jump(
+    workflow_id: Id, reference: str, *, input: str | None = None, connection: Connection | None = None
+) -> int:
+    """Go on at another task of a running chain.
+
+    Parameters
+    ----------
+    reference
+        The task's reference.
+    input
+        Its input in the place of its own: a JSON object, `@FILE` with one in it, or `-` for stdin.
+    """
+    given = None if input is None else _read_payload(input)
+    return (connection or Connection()).run(lambda client: client.jump_to_task(workflow_id, reference, given))
+
+
+@app.command
+def remove(
+    workflow_id: Id,
+    *,
+    terminate: Annotated[bool, Parameter(negative="")] = False,
+    recursive: Annotated[bool, Parameter(negative="")] = False,
+    connection: Connection | None = None,
+) -> int:
+    """Delete an execution for good.
+
+    Parameters
+    ----------
+    terminate
+        End it first where it runs.
+    recursive
+        Its children too, and theirs.
+    """
+
+    async def act(client: Client) -> None:
+        print(await client.remove(workflow_id, terminate=terminate, recursive=recursive))
+
+    return (connection or Connection()).run(act)
+
+
+@app.command
 def signal(
     workflow_id: Id,
     reference: str = "",

@@ -104,6 +104,15 @@ def _inside(task: Mapping[str, Any], reference: str) -> Iterable[tuple[Sequence[
         yield tasks, _Place(reference, f"case {case}", False)
     yield task.get("defaultCase") or [], _Place(reference, "default", False)
     yield task.get("loopOver") or [], _Place(reference, "", True)
+    yield task.get("tryTasks") or [], _Place(reference, "", False)
+    for number, case in enumerate(task.get("catchCases") or [], 1):
+        names = ", ".join([*(case.get("errorNames") or []), *(case.get("statuses") or [])])
+        yield (
+            case.get("tasks") or [],
+            _Place(reference, f"catch {names}" if names else f"catch {number}", False),
+        )
+    yield task.get("finallyTasks") or [], _Place(reference, "finally", False)
+    yield task.get("compensate") or [], _Place(reference, "compensate", False)
 
 
 def _is_dynamic(definition: Mapping[str, Any] | None, reference: str) -> bool:

@@ -10,7 +10,7 @@ from ..needs import ScriptAnswer
 from ..nodes import DECISION, Node
 from ..state import TaskRow, TaskStatus
 from ..steps import BIRTH, NOTIFY
-from ..turn import Turn
+from ..turn import Turn, lasting
 from .finishing import finish, language_of, script, wait_for_script
 
 
@@ -84,7 +84,7 @@ def _choose(turn: Turn, node: Node, row: TaskRow, value: Any) -> None:
         return
     mine.output = Json.of(output)
     turn.close(node, mine, TaskStatus.COMPLETED)
-    mine.state = None
+    mine.state = lasting(mine.state)
     turn.first((BIRTH, head.reference, row.path, row.seq))
     if node.joins:
         turn.later((NOTIFY, row.seq))

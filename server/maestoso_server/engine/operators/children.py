@@ -8,11 +8,13 @@ from ... import ids
 from ...payload import EMPTY, Json
 from .. import messages
 from ..decision import MessageKind
+from ..keys import BadKey, Key, read_key
 from ..needs import Child, ChildAnswer
 from ..nodes import Node
 from ..state import Path, TaskRow, TaskStatus
 from ..turn import Turn
-from .finishing import Unusable, finish
+from .births import BadInput, input_fault
+from .finishing import Unusable, check_name, finish
 
 
 def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
@@ -26,7 +28,7 @@ def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
         definition = turn.evaluate(sub.definition, path, loops=node.loops)
     given = turn.resolve(node, path, turn.header.next_seq)
     named = isinstance(definition, dict)
-    return Json.of(
+    value = Json.of(
         {
             "subWorkflowName": definition.get("name") if named else params["name"],
             "subWorkflowVersion": None if named else params["version"],
@@ -38,6 +40,10 @@ def prepare_input(turn: Turn, node: Node, path: Path, _scope: int) -> Json:
             "workflowInput": given,
         }
     )
+    fault = input_fault(turn, node, value, node.policy)
+    if fault is not None:
+        raise BadInput(fault, value)
+    return value
 
 
 def prepare_run(turn: Turn, node: Node, row: TaskRow) -> ChildAnswer | None:
@@ -48,10 +54,18 @@ def prepare_run(turn: Turn, node: Node, row: TaskRow) -> ChildAnswer | None:
     name, definition = asked["subWorkflowName"], asked["subWorkflowDefinition"]
     if definition is None and (not isinstance(name, str) or not name):
         raise Unusable(f"The sub-workflow of task {node.reference} has no name")
+    _key(asked)
     answer: ChildAnswer | None = turn.ask(
         Child(name or "", _version(asked["subWorkflowVersion"]), _inline(definition))
     )
     return answer
+
+
+def _key(asked: dict[str, Any]) -> Key | None:
+    try:
+        return read_key(asked.get("idempotencyKey"), asked.get("idempotencyStrategy"))
+    except BadKey as error:
+        raise Unusable(str(error)) from None
 
 
 def _version(value: Any) -> int | None:
@@ -59,9 +73,12 @@ def _version(value: Any) -> int | None:
     if value is None or value == "":
         return None
     try:
-        return int(value) or None
+        version = int(value)
     except (TypeError, ValueError) as error:
         raise Unusable(f"The sub-workflow's version is no number: {value}") from error
+    if not 0 <= version < 1 << 31:
+        raise Unusable(f"The sub-workflow's version is out of range: {value}")
+    return version or None
 
 
 def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> None:
@@ -93,10 +110,19 @@ def run(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> Non
             version=answer.version,
             snapshot_id=answer.snapshot_id,
             input=Json.of(given),
-            task_to_domain=Json.of(domains) if isinstance(domains, dict) else header.task_to_domain,
+            task_to_domain=_domains(domains) if isinstance(domains, dict) else header.task_to_domain,
             priority=_priority(priority, header.priority),
+            secretive=turn.secretive,
+            key=_key(asked),
         ),
     )
+
+
+def _domains(mapping: dict[str, Any]) -> Json:
+    """A child's `taskToDomain`, whose values become names of queues."""
+    for task_type, domain in mapping.items():
+        check_name(str(domain), f"The domain of {task_type[:40]!r}")
+    return Json.of(mapping)
 
 
 def _inline(definition: Any) -> Json | None:
@@ -114,6 +140,7 @@ def _priority(asked: Any, inherited: int) -> int:
 
 def prepare_start(turn: Turn, _node: Node, row: TaskRow) -> ChildAnswer | None:
     request = _request(row)
+    _key(request)
     version = request.get("version")
     answer: ChildAnswer | None = turn.ask(
         Child(str(request.get("name") or ""), _version(version), _inline(request.get("workflowDef")))
@@ -133,7 +160,8 @@ def _request(row: TaskRow) -> dict[str, Any]:
 
 
 def run_start(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) -> None:
-    """Fire and forget: the started workflow has no parent."""
+    """Fire and forget: the started workflow has no parent. With an idempotency key the task waits for
+    the word which workflow it is (`keys`)."""
     if answer is None:
         return
     if answer.error is not None:
@@ -141,24 +169,32 @@ def run_start(turn: Turn, node: Node, row: TaskRow, answer: ChildAnswer | None) 
         return
     request = _request(row)
     header = turn.header
-    domains, given = request.get("taskToDomain"), request.get("input")
+    domains, given, key = request.get("taskToDomain"), request.get("input"), _key(request)
     started = ids.child_id(header.id, turn.task_id(row.seq), row.attempt)
     turn.send(
         started,
         MessageKind.CHILD_START,
         messages.child_start(
             header,
-            0,
+            row.seq if key else 0,
             name=answer.name,
             version=answer.version,
             snapshot_id=answer.snapshot_id,
             input=Json.of(given if isinstance(given, dict) else {}),
-            task_to_domain=Json.of(domains)
+            task_to_domain=_domains(domains)
             if isinstance(domains, dict) and domains
             else header.task_to_domain,
             priority=_priority(request.get("priority"), 0),
             correlation_id=request.get("correlationId") or header.correlation_id,
             orphan=True,
+            secretive=turn.secretive,
+            key=key,
         ),
     )
-    finish(turn, node, row, TaskStatus.COMPLETED, Json.of({"workflowId": started}))
+    if key is None:
+        finish(turn, node, row, TaskStatus.COMPLETED, Json.of({"workflowId": started}))
+        return
+    mine = turn.edit(row)
+    mine.reason = None
+    turn.set_state(mine, asked=started)
+    turn.set_status(mine, TaskStatus.IN_PROGRESS)

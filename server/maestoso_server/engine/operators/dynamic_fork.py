@@ -11,26 +11,28 @@ from typing import Any
 
 from ...definitions.models import WorkflowTask
 from ...payload import Json, encode
+from ..expressions import text_of
 from ..fragment import Fragment
+from ..guards import holder_row
 from ..limits import BRANCHES_MAX
 from ..needs import TaskDefinition
 from ..nodes import DYNAMIC_FORK, JOIN, KINDS, SYSTEM_TYPES, Node
 from ..reasons import DYNAMIC_FORK_WITHOUT_JOIN
 from ..state import TaskRow
-from ..turn import Turn
-from .finishing import Unusable
-from .forks import loop_of, spread
+from ..turn import Turn, lasting
+from .finishing import Unusable, check_name
+from .forks import spread
 
 
 class _Branches:
-    __slots__ = ("document", "fragment", "loop", "references", "state")
+    __slots__ = ("document", "fragment", "holder", "references", "state")
 
     def __init__(self, fragment: Fragment, state: dict[str, Any], document: Json | None) -> None:
         self.fragment = fragment
         self.state = state
         self.document = document
         self.references = [fragment.reference(index) for index in range(fragment.count)]
-        self.loop: TaskRow | None = None
+        self.holder: TaskRow | None = None
 
 
 def prepare_run(turn: Turn, node: Node, row: TaskRow) -> _Branches | None:
@@ -44,7 +46,7 @@ def prepare_run(turn: Turn, node: Node, row: TaskRow) -> _Branches | None:
     if found is None:
         return None
     _refuse_duplicates(turn, node, row, found)
-    found.loop = loop_of(turn, node, row)
+    found.holder = holder_row(turn, node, row.path)
     return found
 
 
@@ -52,11 +54,11 @@ def run(turn: Turn, node: Node, row: TaskRow, found: _Branches | None) -> None:
     if found is None:
         return
     mine = turn.edit(row)
-    mine.state = found.state
+    mine.state = {**found.state, **(lasting(mine.state) or {})}
     turn.parsed_fragments[row.seq] = found.fragment
     if found.document is not None:
         turn.fragments[row.seq] = found.document
-    spread(turn, node, mine, found.loop, found.references)
+    spread(turn, node, mine, found.holder, found.references)
 
 
 # --- A: one task -------------------------------------------------------------------------------
@@ -69,6 +71,8 @@ def _same(turn: Turn, node: Node, row: TaskRow, inputs: dict[str, Any]) -> _Bran
     task_type = "SUB_WORKFLOW" if workflow else str(inputs.get("forkTaskType") or "SIMPLE")
     named = not workflow and (task_type in KINDS or task_type in SYSTEM_TYPES)
     name = str(inputs.get("forkTaskName") or (task_type if named else node.reference))
+    check_name(task_type, "forkTaskType")
+    check_name(f"_{node.reference}_{name}_{len(elements)}", "The reference name of a forked task")
     task: dict[str, Any] = {"name": name, "taskReferenceName": "", "type": task_type}
     if workflow:
         task["subWorkflowParam"] = {"name": str(workflow), "version": _version(inputs)}
@@ -114,6 +118,10 @@ def _attach_definition(turn: Turn, task: dict[str, Any]) -> bool:
 def _different(turn: Turn, node: Node, inputs: dict[str, Any]) -> _Branches | None:
     listed = _legacy(node, inputs) if node.task.dynamic_fork_join_tasks_param else _listed(node, inputs)
     _limit(node, len(listed))
+    for task in listed:
+        for key in ("name", "taskReferenceName", "type"):
+            check_name(str(task.get(key) or ""), f"The {key} of a forked task")
+    _refuse_guards(node, listed)
     attached = [_attach_definition(turn, task) for task in listed]
     if not all(attached):
         return None
@@ -134,7 +142,8 @@ def _listed(node: Node, inputs: dict[str, Any]) -> list[dict[str, Any]]:
     given = inputs.get(node.task.dynamic_fork_tasks_input_param_name or "")
     if not isinstance(given, dict):
         raise Unusable(
-            f"Input to the dynamically forked tasks is not a map -> expecting a map of K,V  but found {given}"
+            f"Input to the dynamically forked tasks is not a map -> expecting a map of K,V  but found "
+            f"{text_of(given)[:200]}"
         )
     tasks = []
     for task in found:
@@ -147,7 +156,7 @@ def _listed(node: Node, inputs: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _unreadable(node: Node, inputs: dict[str, Any]) -> str:
     parameter = node.task.dynamic_fork_tasks_param
-    shown = str(inputs.get(parameter or ""))[:200]
+    shown = text_of(inputs.get(parameter or ""))[:200]
     return f"Input '{parameter}' is invalid. Cannot deserialize a list of Workflow Tasks from '{shown}'"
 
 
@@ -170,6 +179,34 @@ def _legacy(node: Node, inputs: dict[str, Any]) -> list[dict[str, Any]]:
     return tasks
 
 
+def _refuse_guards(node: Node, listed: list[dict[str, Any]]) -> None:
+    """What a saga needs is known from the definition; in tasks that come as data it would be too late."""
+    for index, task in enumerate(listed):
+        found = _guard_in(task)
+        if found is not None:
+            raise Unusable(
+                f"branch {index} of fork {node.reference}: {found} cannot come with a dynamic fork; "
+                "put it into a workflow of its own and fork SUB_WORKFLOW tasks"
+            )
+
+
+def _guard_in(value: Any) -> str | None:
+    pending = [value]
+    while pending:
+        at = pending.pop()
+        if isinstance(at, list):
+            pending.extend(at)
+        elif isinstance(at, dict):
+            if at.get("type") in ("TRY", "COMPENSATE"):
+                return f"the {at['type']} task {at.get('taskReferenceName')}"
+            if at.get("compensate"):
+                return f"compensate of task {at.get('taskReferenceName')}"
+            pending.extend(at.get(key) for key in ("defaultCase", "forkTasks", "loopOver"))
+            cases = at.get("decisionCases")
+            pending.extend(cases.values() if isinstance(cases, dict) else ())
+    return None
+
+
 def _limit(node: Node, count: int) -> None:
     if count > BRANCHES_MAX:
         raise Unusable(f"fork {node.reference} has {count} branches, more than {BRANCHES_MAX}")
@@ -179,7 +216,8 @@ def _refuse_duplicates(turn: Turn, node: Node, row: TaskRow, found: _Branches) -
     seen: set[str] = set()
     for reference in found.references:
         used = reference in turn.plan.nodes or (reference, row.path) in turn.fresh
-        used = used or (reference, row.path) in turn.view.newest
+        known = turn.view.newest.get((reference, row.path))
+        used = used or (known is not None and known not in turn.deleted)
         if reference in seen or used:
             raise Unusable(
                 f"No dynamic tasks could be created for the Workflow: {turn.header.name}, Dynamic Fork Task: "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...definitions.names import why_unusable
 from ...payload import EMPTY, Json, encode
 from .. import reasons
 from ..limits import PAYLOAD_MAX_BYTES
 from ..needs import Script, ScriptAnswer
 from ..nodes import Node
+from ..secrets import marks
 from ..state import TaskRow, TaskStatus
 from ..steps import BY_POLICY, SETTLE
 from ..turn import Turn
@@ -19,6 +21,14 @@ PATIENCE_MS = 15_000
 
 class Unusable(Exception):
     """The node's inputs mean nothing; the text becomes the row's reason, and it is final."""
+
+
+def check_name(name: str, what: str) -> str:
+    """The name. Raises Unusable where no row could hold it."""
+    reason = why_unusable(name)
+    if reason is not None:
+        raise Unusable(f"{what} {reason}: {name[:40]!r}")
+    return name
 
 
 def finish(
@@ -57,15 +67,20 @@ def script(turn: Turn, row: TaskRow, language: str, text: str, value: Any) -> Sc
     late = state.get("answer")
     if late is not None:
         return ScriptAnswer(**late)
-    answer: ScriptAnswer | None = turn.ask(Script(language, text, encode(value)))
+    answer: ScriptAnswer | None = turn.ask(_script(turn, language, text, value))
     return answer
+
+
+def _script(turn: Turn, language: str, text: str, value: Any) -> Script:
+    found = marks(value) if turn.secretive else []
+    return Script(language, text, encode(value), encode(found) if found else b"")
 
 
 def wait_for_script(turn: Turn, row: TaskRow, language: str, text: str, value: Any) -> None:
     """The script is slow: leave the row open, its value comes as a `Result`."""
     mine = turn.edit(row)
     turn.set_state(mine, evaluating=True, due=turn.now_ms + PATIENCE_MS)
-    turn.scripts[mine.seq] = Script(language, text, encode(value))
+    turn.scripts[mine.seq] = _script(turn, language, text, value)
     turn.deadlines[mine.seq] = turn.now_ms + PATIENCE_MS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..guards import holder_row
 from ..nodes import JOIN, Node
 from ..reasons import FORK_WITHOUT_JOIN
 from ..state import TaskRow, TaskStatus
@@ -14,31 +15,27 @@ BRANCHES_AT_ONCE = 250
 
 
 def prepare_run(turn: Turn, node: Node, row: TaskRow) -> TaskRow | None:
-    """The row of the innermost loop around it."""
-    return loop_of(turn, node, row)
+    """The row that waits for its branches to end: that of the innermost loop, TRY or compensation."""
+    return holder_row(turn, node, row.path)
 
 
-def loop_of(turn: Turn, node: Node, row: TaskRow) -> TaskRow | None:
-    return turn.newest(node.loops[-1], row.path[:-1]) if node.loops else None
-
-
-def run(turn: Turn, node: Node, row: TaskRow, loop: TaskRow | None) -> None:
+def run(turn: Turn, node: Node, row: TaskRow, holder: TaskRow | None) -> None:
     if node.next is None or node.next.kind != JOIN:
         raise Unusable(FORK_WITHOUT_JOIN)
     if not node.branches or None in node.branches:
         raise Unusable(f"fork {node.reference} has a branch without tasks")
-    spread(turn, node, row, loop, [head.reference for head in node.branches if head is not None])
+    spread(turn, node, row, holder, [head.reference for head in node.branches if head is not None])
 
 
-def spread(turn: Turn, node: Node, row: TaskRow, loop: TaskRow | None, heads: list[str]) -> None:
+def spread(turn: Turn, node: Node, row: TaskRow, holder: TaskRow | None, heads: list[str]) -> None:
     """Complete the fork's row and start its branches."""
     join = node.next
     if join is None:
         return
     mine = turn.edit(row)
     turn.close(node, mine, TaskStatus.COMPLETED)
-    if loop is not None:
-        ours = turn.edit(loop)
+    if holder is not None:
+        ours = turn.edit(holder)
         turn.set_state(ours, live=(ours.state or {}).get("live", 1) + len(heads))
     if node.joins:
         turn.later((NOTIFY, row.seq))

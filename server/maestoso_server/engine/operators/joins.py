@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ...payload import Json
+from ..faults import first_name, name
 from ..names import shown_reference
-from ..nodes import EXCLUSIVE_JOIN, Node
+from ..nodes import DECISION, EXCLUSIVE_JOIN, SWITCH, Node
 from ..outputs import output_raw, splice
 from ..rows import add_row
 from ..state import Path, TaskRow, TaskStatus
-from ..steps import CLOSE, NOTIFY, SETTLE
+from ..steps import CLOSE, NOTIFY, SETTLE, UNREACHED
 from ..turn import Step, Turn
 from .births import arm
 from .finishing import finish
@@ -24,6 +25,11 @@ def references(turn: Turn, node: Node, fork: TaskRow | None) -> list[str] | None
         return list(node.join_on)
     fragment = turn.fragment(fork)
     return None if fragment is None else [fragment.reference(index) for index in range(fragment.count)]
+
+
+def awaited(node: Node, fork: TaskRow | None, listed: list[str]) -> list[str]:
+    """Those of the references that a join is told about: what it counts."""
+    return list(node.awaited) if fork is None or "count" not in (fork.state or {}) else listed
 
 
 # --- birth -------------------------------------------------------------------------------------
@@ -46,21 +52,25 @@ def prepare_birth(turn: Turn, step: Step) -> tuple[Node, dict[str, Any], dict[st
         shown = {**node.task.input_parameters, **shown}
     if node.kind == EXCLUSIVE_JOIN:
         shown["defaultExclusiveJoinTask"] = list(node.task.default_exclusive_join_task)
-    return node, shown, counters(turn, listed, path, inside if ours else frozenset())
+    waited = awaited(node, fork, listed)
+    return node, shown, counters(turn, node, waited, path, inside if ours else frozenset())
 
 
-def counters(turn: Turn, listed: list[str], path: Path, inside: frozenset[str] | None) -> dict[str, Any]:
+def counters(
+    turn: Turn, join: Node, waited: list[str], path: Path, inside: frozenset[str] | None
+) -> dict[str, Any]:
     """Count what a join waits for. References `inside` (None: all) can only have rows of this
     decision. A row whose settling is still to come will be counted then."""
-    pending = {step[1] for step in turn.pending() if step[0] in (SETTLE, NOTIFY)}
+    pending = {step[1] for step in turn.pending() if step[0] in (SETTLE, NOTIFY, UNREACHED)}
     waiting = failed_permissive = failed_optional = 0
-    for reference in listed:
-        if inside is None or reference in inside:
-            seq = turn.fresh.get((reference, path))
-            row = turn.rows[seq] if seq is not None else None
-        else:
-            row = turn.newest(reference, path)
-        if row is None or row.status < _COMPLETED or row.seq in pending:
+    for reference in waited:
+        ours = inside is None or reference in inside
+        row = _row(turn, reference, path, ours)
+        if row is None:
+            node = turn.plan.nodes.get(reference)
+            if node is None or not _is_unreached(turn, join, node, path, ours, pending):
+                waiting += 1
+        elif row.status < _COMPLETED or row.seq in pending or is_ahead(row):
             waiting += 1
         elif row.status == TaskStatus.COMPLETED_WITH_ERRORS:
             failed_optional += 1
@@ -71,6 +81,90 @@ def counters(turn: Turn, listed: list[str], path: Path, inside: frozenset[str] |
         "failed_permissive": failed_permissive,
         "failed_optional": failed_optional,
     }
+
+
+def is_ahead(row: TaskRow) -> bool:
+    """It was skipped by an operator before the flow has come to it."""
+    return row.status == TaskStatus.SKIPPED and bool((row.state or {}).get("ahead"))
+
+
+def _row(turn: Turn, reference: str, path: Path, ours: bool) -> TaskRow | None:
+    """The newest row; one that is `ours` can only be of this decision."""
+    if not ours:
+        return turn.newest(reference, path)
+    seq = turn.fresh.get((reference, path))
+    return turn.rows[seq] if seq is not None else None
+
+
+def _is_unreached(turn: Turn, join: Node, node: Node, path: Path, ours: bool, pending: set[int]) -> bool:
+    """Whether a task without a row never gets one: something around it chose another case, or failed."""
+    for guard in node.guarded_by:
+        row = _row(turn, guard.reference, path, ours)
+        if row is not None and row.status >= _COMPLETED and row.seq not in pending and not is_ahead(row):
+            if any(held is node and _leads_to(guard, row, head) for head, held in guard.guards):
+                return False
+            return _is_over(turn, guard, row, path, ours, pending)
+    return False
+
+
+def _is_over(turn: Turn, guard: Node, row: TaskRow, path: Path, ours: bool, pending: set[int]) -> bool:
+    """Whether the case that an ended switch chose has ended."""
+    head = _chosen(guard, row)
+    while head is not None:
+        while head.next is not None:
+            head = head.next
+        last = _row(turn, head.reference, path, ours)
+        if last is None or last.status < _COMPLETED or last.seq in pending:
+            return False
+        head = _chosen(head, last)
+    return True
+
+
+def _leads_to(guard: Node, row: TaskRow, head: Node | None) -> bool:
+    """Whether an ended SWITCH or DECISION chose the case with this head, or a fork did not fail."""
+    if guard.kind not in (SWITCH, DECISION):
+        return row.status == _COMPLETED
+    return head is not None and head is _chosen(guard, row)
+
+
+def _chosen(node: Node, row: TaskRow) -> Node | None:
+    """The head of the case that an ended row chose; None where it chose none, or is no such node."""
+    output = row.output.value if row.output is not None else {}
+    if node.kind == SWITCH and "selectedCase" in output:
+        return node.cases.get(output["selectedCase"], node.default)
+    if node.kind == DECISION and "caseOutput" in output:
+        (key,) = output["caseOutput"]
+        return node.cases.get(key) or node.default
+    return None
+
+
+def prepare_unreached(turn: Turn, step: Step) -> list[tuple[TaskRow, int]]:
+    """The open joins outside a switch or fork, and how many of their tasks it never gets to."""
+    row = turn.row(step[1])
+    node = turn.node_of(row) if row is not None else None
+    if row is None or node is None or row.superseded:
+        return []
+    gone = [held for head, held in node.guards if not _leads_to(node, row, head)]
+    found: dict[int, tuple[TaskRow, int]] = {}
+    for target in gone:
+        if turn.newest(target.reference, row.path) is not None:
+            continue
+        for join in target.joins:
+            joining = turn.newest(join.reference, row.path)
+            if joining is not None:
+                found[joining.seq] = (joining, found.get(joining.seq, (joining, 0))[1] + 1)
+    return list(found.values())
+
+
+def act_unreached(turn: Turn, _step: Step, found: list[tuple[TaskRow, int]]) -> None:
+    for joining, gone in found:
+        state = joining.state or {}
+        if joining.status >= _COMPLETED or state.get("recount"):
+            continue
+        waiting = state.get("waiting", gone) - gone
+        turn.set_state(turn.edit(joining), waiting=waiting)
+        if waiting <= 0 or joining.type == "EXCLUSIVE_JOIN":
+            turn.later((CLOSE, joining.seq))
 
 
 def act_birth(turn: Turn, step: Step, found: tuple[Node, dict[str, Any], dict[str, Any]] | None) -> None:
@@ -123,8 +217,11 @@ def act_close(turn: Turn, _step: Step, found: tuple[Node, TaskRow, list[tuple[st
         for reference, row in joined
         if row.output is not None and row.output.raw != b"{}"
     )
-    status, reason = _outcome(turn, [row for _, row in joined])
-    finish(turn, node, join, status, output, reason)
+    rows = [row for _, row in joined]
+    status, reason = _outcome(turn, rows)
+    mine = finish(turn, node, join, status, output, reason)
+    if reason is not None:
+        name(turn, mine, first_name(rows))
 
 
 def _outcome(turn: Turn, rows: list[TaskRow]) -> tuple[TaskStatus, str | None]:
@@ -154,3 +251,5 @@ def _close_exclusive(turn: Turn, node: Node, join: TaskRow, joined: list[tuple[s
         else:
             finish(turn, node, join, TaskStatus.FAILED, reason=row.reason or "")
         return
+    if (join.state or {}).get("waiting", 0) <= 0:  # none of them was chosen, and none will be
+        finish(turn, node, join, TaskStatus.COMPLETED, Json(b"{}"))

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...payload import Json
+from ..faults import first_name, name
+from ..guards import over
 from ..needs import ScriptAnswer
 from ..nodes import Node
 from ..outputs import loop_output, rows_inside
@@ -45,6 +47,7 @@ class _Verdict:
         "failed",
         "item",
         "listed",
+        "name",
         "node",
         "old",
         "output",
@@ -59,6 +62,8 @@ class _Verdict:
         self.listed = False
         self.item: Any = None
         self.failed: str | None = None
+        self.name: str | None = None
+        """The error's, where something failed in the turn."""
         self.error: str | None = None
         self.what: tuple[str, str, Any] | None = None
         self.answer: ScriptAnswer | None = None
@@ -93,8 +98,10 @@ def _judge(turn: Turn, found: _Verdict) -> None:
     state = row.state or {}
     number = state["turn"]
     if state.get("failed_permissive"):
-        failed = [inner for inner in _inside(turn, row, number) if _failed_in_body(turn, row, inner)]
+        rows = (inner for inner in _inside(turn, row, number) if _failed_in_body(turn, row, inner))
+        failed = [inner for inner in rows if not _is_caught(turn, inner)]
         found.failed = " ".join(inner.reason for inner in failed if inner.reason)
+        found.name = first_name(failed)
         return
     if node.items is not None:
         items = _items(turn, node, row)
@@ -119,6 +126,19 @@ def _items(turn: Turn, node: Node, row: TaskRow) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def counters_of(turn: Turn, node: Node, row: TaskRow, number: int) -> dict[str, Any]:
+    """The counters that a loop shows in this turn, to run in it again."""
+    counters: dict[str, Any] = {"iteration": number}
+    shown = row.output.value if row.output is not None else {}
+    if "loopIndex" in shown:
+        counters["loopIndex"] = number - 1
+        counters["loopItem"] = shown.get("loopItem")
+        if number != (row.state or {}).get("turn"):
+            items = _items(turn, node, row)
+            counters["loopItem"] = items[number - 1] if number <= len(items) else None
+    return counters
+
+
 def _ask(turn: Turn, found: _Verdict) -> None:
     """Evaluate the condition over what it reads."""
     node, row = found.node, found.row
@@ -139,7 +159,7 @@ def _ask(turn: Turn, found: _Verdict) -> None:
         value["loopItem"] = counters.get("loopItem")
     if turn.lacking:
         return
-    found.what = ("javascript", condition.text, value)
+    found.what = (condition.language, condition.text, value)
     found.answer = script(turn, row, *found.what)
     answer = found.answer
     if answer is not None and not answer.slow:
@@ -159,6 +179,12 @@ def _failed_in_body(turn: Turn, loop: TaskRow, row: TaskRow) -> bool:
     return own and TaskStatus.FAILED <= row.status <= TaskStatus.CANCELED and not row.superseded
 
 
+def _is_caught(turn: Turn, row: TaskRow) -> bool:
+    """A TRY in the turn has taken the failure."""
+    node = turn.node_of(row) if turn.plan.guarded else None
+    return node is not None and over(turn, node, row.path) is not None
+
+
 def _inside(turn: Turn, loop: TaskRow, number: int) -> list[TaskRow]:
     return rows_inside(turn, loop.seq, (*loop.path, number))
 
@@ -173,7 +199,7 @@ def act_turn(turn: Turn, _step: Step, found: _Verdict | None) -> None:
     for old in found.old:
         turn.delete(old)
     if found.failed is not None:
-        finish(turn, node, row, TaskStatus.FAILED, found.output, found.failed)
+        name(turn, finish(turn, node, row, TaskStatus.FAILED, found.output, found.failed), found.name)
     elif found.error is not None:
         finish(turn, node, row, TaskStatus.FAILED_WITH_TERMINAL_ERROR, found.output, found.error)
     elif found.again:

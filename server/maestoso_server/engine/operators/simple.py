@@ -35,7 +35,7 @@ def run_set_variable(turn: Turn, node: Node, row: TaskRow, _found: Any) -> None:
         raw = encode(variables)
         if len(raw) > VARIABLES_MAX_KB * 1024:
             raise Unusable(reasons.variables_too_large(len(raw), turn.header.id, VARIABLES_MAX_KB))
-        turn.header.variables = Json(raw)
+        turn.header.variables = Json.parsed(raw, variables)
         turn.changed = turn.payload_changed = True
     finish(turn, node, row, TaskStatus.COMPLETED, EMPTY)
 

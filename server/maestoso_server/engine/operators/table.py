@@ -7,9 +7,11 @@ from typing import Any
 
 from ...payload import Json
 from ..nodes import (
+    COMPENSATE,
     DECISION,
     DYNAMIC,
     DYNAMIC_FORK,
+    EVENT,
     FORK,
     HUMAN,
     INLINE,
@@ -22,14 +24,29 @@ from ..nodes import (
     SUB_WORKFLOW,
     SWITCH,
     TERMINATE,
+    TRY,
     WAIT,
     WORKER,
     Node,
 )
 from ..state import Path, TaskRow
 from ..turn import Turn
-from . import branching, children, dynamic, dynamic_fork, forks, loops, scripts, simple, waits, worker
-from .births import birth_later, birth_now, prepare_input, prepare_nothing
+from . import (
+    branching,
+    children,
+    compensation,
+    dynamic,
+    dynamic_fork,
+    forks,
+    loops,
+    publishing,
+    scripts,
+    simple,
+    tries,
+    waits,
+    worker,
+)
+from .births import birth_delayed, birth_later, birth_now, prepare_input, prepare_nothing
 
 Prepare = Callable[[Turn, Node, Path, int], Any]
 Birth = Callable[[Turn, Node, Path, int, Any], None]
@@ -44,8 +61,8 @@ BIRTHS: dict[int, tuple[Prepare, Birth]] = {
     FORK: (prepare_input, birth_now),
     DYNAMIC_FORK: (prepare_input, birth_now),
     LOOP: (prepare_input, loops.birth),
-    SUB_WORKFLOW: (children.prepare_input, birth_later),
-    START_WORKFLOW: (prepare_input, birth_later),
+    SUB_WORKFLOW: (children.prepare_input, birth_delayed),
+    START_WORKFLOW: (prepare_input, birth_delayed),
     SET_VARIABLE: (prepare_input, birth_later),
     INLINE: (prepare_input, birth_later),
     LAMBDA: (prepare_input, birth_later),
@@ -54,6 +71,9 @@ BIRTHS: dict[int, tuple[Prepare, Birth]] = {
     NOOP: (prepare_nothing, birth_later),
     WAIT: (prepare_input, birth_later),
     HUMAN: (prepare_input, birth_later),
+    EVENT: (prepare_input, birth_later),
+    TRY: (prepare_input, tries.birth),
+    COMPENSATE: (prepare_input, birth_later),
 }
 """How a node gets its first row. The joins have a birth of their own (`joins`)."""
 
@@ -72,6 +92,8 @@ RUNS: dict[int, tuple[PrepareRun, Run]] = {
     NOOP: (simple.prepare_nothing, simple.run_noop),
     WAIT: (waits.prepare_run, waits.run),
     HUMAN: (waits.prepare_run, waits.run),
+    EVENT: (simple.prepare_nothing, publishing.run),
+    COMPENSATE: (compensation.prepare_run, compensation.run),
 }
 """What an open row of the engine's own does when it runs."""
 

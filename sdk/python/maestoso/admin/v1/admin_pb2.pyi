@@ -401,3 +401,50 @@ class Namespace(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "name", b"name"]) -> None: ...
 
 global___Namespace = Namespace
+
+@typing.final
+class Event(google.protobuf.message.Message):
+    """Something that a workflow has told: by an EVENT task, by `onStateChange` or by its status listener."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: builtins.int
+    QUEUE_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    ACKNOWLEDGE_TIME_FIELD_NUMBER: builtins.int
+    BODY_FIELD_NUMBER: builtins.int
+    event_id: builtins.int
+    """Unique in its namespace; rises in the order in which events were written."""
+    queue: builtins.str
+    """`<provider>:<rest>`, as the sink names it."""
+    message_id: builtins.str
+    """The same for the same event: a consumer that sees one twice tells by it. An EVENT task's id."""
+    workflow_id: builtins.str
+    """The workflow that told it: a UUID."""
+    body: builtins.bytes
+    """A JSON object. Absent unless bodies were asked for."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was told."""
+
+    @property
+    def acknowledge_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When somebody took care of it; absent before."""
+
+    def __init__(
+        self,
+        *,
+        event_id: builtins.int = ...,
+        queue: builtins.str = ...,
+        message_id: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        acknowledge_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        body: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["acknowledge_time", b"acknowledge_time", "create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledge_time", b"acknowledge_time", "body", b"body", "create_time", b"create_time", "event_id", b"event_id", "message_id", b"message_id", "queue", b"queue", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___Event = Event

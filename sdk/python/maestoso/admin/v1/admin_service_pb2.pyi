@@ -285,6 +285,76 @@ class ExplainWorkflowResponse(google.protobuf.message.Message):
 global___ExplainWorkflowResponse = ExplainWorkflowResponse
 
 @typing.final
+class ListEventsRequest(google.protobuf.message.Message):
+    """Which events."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    QUEUE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    ONLY_UNACKNOWLEDGED_FIELD_NUMBER: builtins.int
+    INCLUDE_BODIES_FIELD_NUMBER: builtins.int
+    UNMASK_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    queue: builtins.str
+    """Only of this queue, such as `conductor:orders:shipped`; empty = all."""
+    workflow_id: builtins.str
+    """Only what this workflow has told: a UUID; empty = any."""
+    only_unacknowledged: builtins.bool
+    """Only those that nobody has taken care of yet."""
+    include_bodies: builtins.bool
+    """Send the bodies too."""
+    unmask: builtins.bool
+    """Show the values of the definitions' `maskedFields`, too. Needs the right to `workflow:unmask`."""
+    page_size: builtins.int
+    """Events a page, 1 to 1,000. 0 = 100. A page with bodies may be shorter than asked."""
+    page_token: builtins.str
+    """`next_page_token` of the last page, asked with the same filters; empty = the first page."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        queue: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        only_unacknowledged: builtins.bool = ...,
+        include_bodies: builtins.bool = ...,
+        unmask: builtins.bool = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["include_bodies", b"include_bodies", "namespace", b"namespace", "only_unacknowledged", b"only_unacknowledged", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "unmask", b"unmask", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___ListEventsRequest = ListEventsRequest
+
+@typing.final
+class ListEventsResponse(google.protobuf.message.Message):
+    """A page of events."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.admin.v1.admin_pb2.Event]:
+        """By id: the order in which they were written."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[maestoso.admin.v1.admin_pb2.Event] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListEventsResponse = ListEventsResponse
+
+@typing.final
 class CreateNamespaceRequest(google.protobuf.message.Message):
     """A namespace to create."""
 

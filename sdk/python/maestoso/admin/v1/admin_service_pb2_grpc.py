@@ -49,6 +49,11 @@ class AdminServiceStub(object):
                 request_serializer=maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ExplainWorkflowRequest.SerializeToString,
                 response_deserializer=maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ExplainWorkflowResponse.FromString,
                 )
+        self.ListEvents = channel.unary_unary(
+                '/maestoso.admin.v1.AdminService/ListEvents',
+                request_serializer=maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ListEventsResponse.FromString,
+                )
         self.CreateNamespace = channel.unary_unary(
                 '/maestoso.admin.v1.AdminService/CreateNamespace',
                 request_serializer=maestoso_dot_admin_dot_v1_dot_admin__service__pb2.CreateNamespaceRequest.SerializeToString,
@@ -115,6 +120,14 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """List the events that workflows have told and that are still kept: seven days, one day once they
+        were taken care of. Safe to repeat. Codes: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateNamespace(self, request, context):
         """Create a namespace. A repeat is ALREADY_EXISTS. Codes: INVALID_ARGUMENT, ALREADY_EXISTS.
         """
@@ -161,6 +174,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ExplainWorkflow,
                     request_deserializer=maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ExplainWorkflowRequest.FromString,
                     response_serializer=maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ExplainWorkflowResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ListEventsRequest.FromString,
+                    response_serializer=maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ListEventsResponse.SerializeToString,
             ),
             'CreateNamespace': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateNamespace,
@@ -286,6 +304,23 @@ class AdminService(object):
         return grpc.experimental.unary_unary(request, target, '/maestoso.admin.v1.AdminService/ExplainWorkflow',
             maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ExplainWorkflowRequest.SerializeToString,
             maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ExplainWorkflowResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.admin.v1.AdminService/ListEvents',
+            maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ListEventsRequest.SerializeToString,
+            maestoso_dot_admin_dot_v1_dot_admin__service__pb2.ListEventsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -70,6 +70,14 @@ class AdminServiceStub:
     INVALID_ARGUMENT, NOT_FOUND.
     """
 
+    ListEvents: grpc.UnaryUnaryMultiCallable[
+        maestoso.admin.v1.admin_service_pb2.ListEventsRequest,
+        maestoso.admin.v1.admin_service_pb2.ListEventsResponse,
+    ]
+    """List the events that workflows have told and that are still kept: seven days, one day once they
+    were taken care of. Safe to repeat. Codes: INVALID_ARGUMENT.
+    """
+
     CreateNamespace: grpc.UnaryUnaryMultiCallable[
         maestoso.admin.v1.admin_service_pb2.CreateNamespaceRequest,
         maestoso.admin.v1.admin_service_pb2.CreateNamespaceResponse,
@@ -132,6 +140,14 @@ class AdminServiceAsyncStub:
     ]
     """Say for every open task of a workflow what it waits for. Safe to repeat. Codes:
     INVALID_ARGUMENT, NOT_FOUND.
+    """
+
+    ListEvents: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.admin.v1.admin_service_pb2.ListEventsRequest,
+        maestoso.admin.v1.admin_service_pb2.ListEventsResponse,
+    ]
+    """List the events that workflows have told and that are still kept: seven days, one day once they
+    were taken care of. Safe to repeat. Codes: INVALID_ARGUMENT.
     """
 
     CreateNamespace: grpc.aio.UnaryUnaryMultiCallable[
@@ -208,6 +224,16 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[maestoso.admin.v1.admin_service_pb2.ExplainWorkflowResponse, collections.abc.Awaitable[maestoso.admin.v1.admin_service_pb2.ExplainWorkflowResponse]]:
         """Say for every open task of a workflow what it waits for. Safe to repeat. Codes:
         INVALID_ARGUMENT, NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def ListEvents(
+        self,
+        request: maestoso.admin.v1.admin_service_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.admin.v1.admin_service_pb2.ListEventsResponse, collections.abc.Awaitable[maestoso.admin.v1.admin_service_pb2.ListEventsResponse]]:
+        """List the events that workflows have told and that are still kept: seven days, one day once they
+        were taken care of. Safe to repeat. Codes: INVALID_ARGUMENT.
         """
 
     @abc.abstractmethod

@@ -17,33 +17,37 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from maestoso.error.v1 import error_pb2 as maestoso_dot_error_dot_v1_dot_error__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmaestoso/task/v1/task.proto\x12\x10maestoso.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmaestoso/error/v1/error.proto\"\xea\x03\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x05\x12\x11\n\treference\x18\x04 \x01(\t\x12\x11\n\ttask_type\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12,\n\x06status\x18\x07 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12\x11\n\titeration\x18\t \x03(\x05\x12\r\n\x05input\x18\n \x01(\x0c\x12\x0e\n\x06output\x18\x0b \x01(\x0c\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x31\n\rschedule_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworker_id\x18\x10 \x01(\t\x12\x0e\n\x06\x64omain\x18\x11 \x01(\t\x12\x19\n\x11\x63hild_workflow_id\x18\x12 \x01(\t\x12\x17\n\x0fretried_task_id\x18\x13 \x01(\t\x12\x12\n\ngeneration\x18\x14 \x01(\x05\"2\n\rTaskTypeOffer\x12\x11\n\ttask_type\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\"(\n\x08\x43\x61pacity\x12\r\n\x05tasks\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"\xf2\x02\n\nAssignment\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\x12\x11\n\treference\x18\x04 \x01(\t\x12\x11\n\ttask_type\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\r\n\x05input\x18\x07 \x01(\x0c\x12\x12\n\nredelivery\x18\x08 \x01(\x05\x12\x10\n\x08priority\x18\t \x01(\x05\x12\x33\n\x10response_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x17\n\x0fidempotency_key\x18\x0c \x01(\t\x12\x31\n\rschedule_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rworkflow_name\x18\x0e \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x0f \x01(\t\"~\n\x07\x46\x61ilure\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08terminal\x18\x03 \x01(\x08\x12\x12\n\nerror_name\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbf\x02\n\nTaskResult\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12,\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.maestoso.task.v1.FailureH\x00\x12.\n\x08\x63\x61llback\x18\x04 \x01(\x0b\x32\x1a.maestoso.task.v1.CallbackH\x00\x12.\n\x08\x63\x61nceled\x18\x05 \x01(\x0b\x32\x1a.maestoso.task.v1.CanceledH\x00\x12\x16\n\x0e\x66\x61ilure_output\x18\x06 \x01(\x0c\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07task_id\x18\x08 \x01(\t\x12\x11\n\tworker_id\x18\t \x01(\t\x12\x0c\n\x04logs\x18\n \x03(\tB\x08\n\x06result\"D\n\x08\x43\x61llback\x12(\n\x05\x61\x66ter\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06output\x18\x02 \x01(\x0c\"\x1a\n\x08\x43\x61nceled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x86\x01\n\tResultAck\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x30\n\x07outcome\x18\x02 \x01(\x0e\x32\x1f.maestoso.task.v1.ResultOutcome\x12\'\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.maestoso.error.v1.Error\x12\x0f\n\x07task_id\x18\x04 \x01(\t*\xb5\x02\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15TASK_STATUS_SCHEDULED\x10\x01\x12\x1b\n\x17TASK_STATUS_IN_PROGRESS\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12%\n!TASK_STATUS_COMPLETED_WITH_ERRORS\x10\x04\x12\x16\n\x12TASK_STATUS_FAILED\x10\x05\x12*\n&TASK_STATUS_FAILED_WITH_TERMINAL_ERROR\x10\x06\x12\x19\n\x15TASK_STATUS_TIMED_OUT\x10\x07\x12\x18\n\x14TASK_STATUS_CANCELED\x10\x08\x12\x17\n\x13TASK_STATUS_SKIPPED\x10\t*\xa2\x01\n\rResultOutcome\x12\x1e\n\x1aRESULT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17RESULT_OUTCOME_ACCEPTED\x10\x01\x12\x18\n\x14RESULT_OUTCOME_STALE\x10\x02\x12\x1a\n\x16RESULT_OUTCOME_REFUSED\x10\x03\x12\x1e\n\x1aRESULT_OUTCOME_UNAVAILABLE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmaestoso/task/v1/task.proto\x12\x10maestoso.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmaestoso/error/v1/error.proto\"\xa2\x04\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x05\x12\x11\n\treference\x18\x04 \x01(\t\x12\x11\n\ttask_type\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12,\n\x06status\x18\x07 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12\x11\n\titeration\x18\t \x03(\x05\x12\r\n\x05input\x18\n \x01(\x0c\x12\x0e\n\x06output\x18\x0b \x01(\x0c\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x31\n\rschedule_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworker_id\x18\x10 \x01(\t\x12\x0e\n\x06\x64omain\x18\x11 \x01(\t\x12\x19\n\x11\x63hild_workflow_id\x18\x12 \x01(\t\x12\x17\n\x0fretried_task_id\x18\x13 \x01(\t\x12\x12\n\ngeneration\x18\x14 \x01(\x05\x12\x12\n\nerror_name\x18\x1e \x01(\t\x12\x12\n\nunresolved\x18( \x03(\t\x12\x0e\n\x06\x63\x61\x63hed\x18) \x01(\x08\"2\n\rTaskTypeOffer\x12\x11\n\ttask_type\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\"(\n\x08\x43\x61pacity\x12\r\n\x05tasks\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"\x86\x04\n\nAssignment\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\x12\x11\n\treference\x18\x04 \x01(\t\x12\x11\n\ttask_type\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\r\n\x05input\x18\x07 \x01(\x0c\x12\x12\n\nredelivery\x18\x08 \x01(\x05\x12\x10\n\x08priority\x18\t \x01(\x05\x12\x33\n\x10response_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x17\n\x0fidempotency_key\x18\x0c \x01(\t\x12\x31\n\rschedule_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rworkflow_name\x18\x0e \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x0f \x01(\t\x12K\n\x10runtime_metadata\x18\x10 \x03(\x0b\x32\x31.maestoso.task.v1.Assignment.RuntimeMetadataEntry\x12\r\n\x05queue\x18\x11 \x01(\t\x1a\x36\n\x14RuntimeMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"~\n\x07\x46\x61ilure\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08terminal\x18\x03 \x01(\x08\x12\x12\n\nerror_name\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbf\x02\n\nTaskResult\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12,\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.maestoso.task.v1.FailureH\x00\x12.\n\x08\x63\x61llback\x18\x04 \x01(\x0b\x32\x1a.maestoso.task.v1.CallbackH\x00\x12.\n\x08\x63\x61nceled\x18\x05 \x01(\x0b\x32\x1a.maestoso.task.v1.CanceledH\x00\x12\x16\n\x0e\x66\x61ilure_output\x18\x06 \x01(\x0c\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07task_id\x18\x08 \x01(\t\x12\x11\n\tworker_id\x18\t \x01(\t\x12\x0c\n\x04logs\x18\n \x03(\tB\x08\n\x06result\"D\n\x08\x43\x61llback\x12(\n\x05\x61\x66ter\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06output\x18\x02 \x01(\x0c\"\x1a\n\x08\x43\x61nceled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x86\x01\n\tResultAck\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x30\n\x07outcome\x18\x02 \x01(\x0e\x32\x1f.maestoso.task.v1.ResultOutcome\x12\'\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.maestoso.error.v1.Error\x12\x0f\n\x07task_id\x18\x04 \x01(\t*\xb5\x02\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15TASK_STATUS_SCHEDULED\x10\x01\x12\x1b\n\x17TASK_STATUS_IN_PROGRESS\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12%\n!TASK_STATUS_COMPLETED_WITH_ERRORS\x10\x04\x12\x16\n\x12TASK_STATUS_FAILED\x10\x05\x12*\n&TASK_STATUS_FAILED_WITH_TERMINAL_ERROR\x10\x06\x12\x19\n\x15TASK_STATUS_TIMED_OUT\x10\x07\x12\x18\n\x14TASK_STATUS_CANCELED\x10\x08\x12\x17\n\x13TASK_STATUS_SKIPPED\x10\t*\xa2\x01\n\rResultOutcome\x12\x1e\n\x1aRESULT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17RESULT_OUTCOME_ACCEPTED\x10\x01\x12\x18\n\x14RESULT_OUTCOME_STALE\x10\x02\x12\x1a\n\x16RESULT_OUTCOME_REFUSED\x10\x03\x12\x1e\n\x1aRESULT_OUTCOME_UNAVAILABLE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'maestoso.task.v1.task_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_TASKSTATUS']._serialized_start=1791
-  _globals['_TASKSTATUS']._serialized_end=2100
-  _globals['_RESULTOUTCOME']._serialized_start=2103
-  _globals['_RESULTOUTCOME']._serialized_end=2265
+  _globals['_ASSIGNMENT_RUNTIMEMETADATAENTRY']._options = None
+  _globals['_ASSIGNMENT_RUNTIMEMETADATAENTRY']._serialized_options = b'8\001'
+  _globals['_TASKSTATUS']._serialized_start=1995
+  _globals['_TASKSTATUS']._serialized_end=2304
+  _globals['_RESULTOUTCOME']._serialized_start=2307
+  _globals['_RESULTOUTCOME']._serialized_end=2469
   _globals['_TASK']._serialized_start=146
-  _globals['_TASK']._serialized_end=636
-  _globals['_TASKTYPEOFFER']._serialized_start=638
-  _globals['_TASKTYPEOFFER']._serialized_end=688
-  _globals['_CAPACITY']._serialized_start=690
-  _globals['_CAPACITY']._serialized_end=730
-  _globals['_ASSIGNMENT']._serialized_start=733
-  _globals['_ASSIGNMENT']._serialized_end=1103
-  _globals['_FAILURE']._serialized_start=1105
-  _globals['_FAILURE']._serialized_end=1231
-  _globals['_TASKRESULT']._serialized_start=1234
-  _globals['_TASKRESULT']._serialized_end=1553
-  _globals['_CALLBACK']._serialized_start=1555
-  _globals['_CALLBACK']._serialized_end=1623
-  _globals['_CANCELED']._serialized_start=1625
-  _globals['_CANCELED']._serialized_end=1651
-  _globals['_RESULTACK']._serialized_start=1654
-  _globals['_RESULTACK']._serialized_end=1788
+  _globals['_TASK']._serialized_end=692
+  _globals['_TASKTYPEOFFER']._serialized_start=694
+  _globals['_TASKTYPEOFFER']._serialized_end=744
+  _globals['_CAPACITY']._serialized_start=746
+  _globals['_CAPACITY']._serialized_end=786
+  _globals['_ASSIGNMENT']._serialized_start=789
+  _globals['_ASSIGNMENT']._serialized_end=1307
+  _globals['_ASSIGNMENT_RUNTIMEMETADATAENTRY']._serialized_start=1253
+  _globals['_ASSIGNMENT_RUNTIMEMETADATAENTRY']._serialized_end=1307
+  _globals['_FAILURE']._serialized_start=1309
+  _globals['_FAILURE']._serialized_end=1435
+  _globals['_TASKRESULT']._serialized_start=1438
+  _globals['_TASKRESULT']._serialized_end=1757
+  _globals['_CALLBACK']._serialized_start=1759
+  _globals['_CALLBACK']._serialized_end=1827
+  _globals['_CANCELED']._serialized_start=1829
+  _globals['_CANCELED']._serialized_end=1855
+  _globals['_RESULTACK']._serialized_start=1858
+  _globals['_RESULTACK']._serialized_end=1992
 # @@protoc_insertion_point(module_scope)

@@ -136,6 +136,9 @@ class Task(google.protobuf.message.Message):
     CHILD_WORKFLOW_ID_FIELD_NUMBER: builtins.int
     RETRIED_TASK_ID_FIELD_NUMBER: builtins.int
     GENERATION_FIELD_NUMBER: builtins.int
+    ERROR_NAME_FIELD_NUMBER: builtins.int
+    UNRESOLVED_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
     task_id: builtins.str
     """The task's id: a UUID, unique over all workflows."""
     workflow_id: builtins.str
@@ -167,7 +170,16 @@ class Task(google.protobuf.message.Message):
     retried_task_id: builtins.str
     """The attempt that this one repeats; empty for a first attempt."""
     generation: builtins.int
-    """Which run of the workflow it belongs to: restart and rerun raise it, from 1."""
+    """Which run of the workflow it belongs to: a restart and a rerun from the beginning raise it, from 1.
+    Below 0: replaced by a rerun from a task, or left behind by a jump.
+    """
+    error_name: builtins.str
+    """The name by which a TRY catches its failure; empty for a task that has not failed. What the worker
+    reported (Failure.error_name), or else TIMEOUT, CANCELED, WORKER_LOST, CHILD_FAILED, SCRIPT_ERROR
+    or TASK_FAILED.
+    """
+    cached: builtins.bool
+    """True: it was completed with the output that an earlier task left under its `cacheConfig` key."""
     @property
     def iteration(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Iteration of each enclosing DO_WHILE, outermost first, from 1; empty outside loops."""
@@ -183,6 +195,10 @@ class Task(google.protobuf.message.Message):
     @property
     def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it ended; absent before."""
+
+    @property
+    def unresolved(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Expressions of its input whose path found nothing, as the definition writes them; at most 20."""
 
     def __init__(
         self,
@@ -207,9 +223,12 @@ class Task(google.protobuf.message.Message):
         child_workflow_id: builtins.str = ...,
         retried_task_id: builtins.str = ...,
         generation: builtins.int = ...,
+        error_name: builtins.str = ...,
+        unresolved: collections.abc.Iterable[builtins.str] | None = ...,
+        cached: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "schedule_time", b"schedule_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "child_workflow_id", b"child_workflow_id", "domain", b"domain", "end_time", b"end_time", "generation", b"generation", "input", b"input", "iteration", b"iteration", "name", b"name", "output", b"output", "reason", b"reason", "reference", b"reference", "retried_task_id", b"retried_task_id", "schedule_time", b"schedule_time", "seq", b"seq", "start_time", b"start_time", "status", b"status", "task_id", b"task_id", "task_type", b"task_type", "worker_id", b"worker_id", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "cached", b"cached", "child_workflow_id", b"child_workflow_id", "domain", b"domain", "end_time", b"end_time", "error_name", b"error_name", "generation", b"generation", "input", b"input", "iteration", b"iteration", "name", b"name", "output", b"output", "reason", b"reason", "reference", b"reference", "retried_task_id", b"retried_task_id", "schedule_time", b"schedule_time", "seq", b"seq", "start_time", b"start_time", "status", b"status", "task_id", b"task_id", "task_type", b"task_type", "unresolved", b"unresolved", "worker_id", b"worker_id", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___Task = Task
 
@@ -263,6 +282,22 @@ class Assignment(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class RuntimeMetadataEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     TOKEN_FIELD_NUMBER: builtins.int
     TASK_ID_FIELD_NUMBER: builtins.int
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
@@ -278,6 +313,8 @@ class Assignment(google.protobuf.message.Message):
     SCHEDULE_TIME_FIELD_NUMBER: builtins.int
     WORKFLOW_NAME_FIELD_NUMBER: builtins.int
     CORRELATION_ID_FIELD_NUMBER: builtins.int
+    RUNTIME_METADATA_FIELD_NUMBER: builtins.int
+    QUEUE_FIELD_NUMBER: builtins.int
     token: builtins.bytes
     """Opaque proof of this delivery, at most 64 bytes; goes back in every report about it."""
     task_id: builtins.str
@@ -287,7 +324,7 @@ class Assignment(google.protobuf.message.Message):
     reference: builtins.str
     """Conductor's taskReferenceName as stored, see Task.reference."""
     task_type: builtins.str
-    """The task type, as offered."""
+    """The task type."""
     attempt: builtins.int
     """Which attempt, from 0."""
     input: builtins.bytes
@@ -304,6 +341,10 @@ class Assignment(google.protobuf.message.Message):
     """The definition's name of the workflow."""
     correlation_id: builtins.str
     """The workflow's correlation id; empty = none."""
+    queue: builtins.str
+    """The queue that it was taken from, `[domain:]type`, with the domain and the type as offered: for a task
+    of an isolation group (isolationGroupId) the type is followed by `-group`. Empty = the task type.
+    """
     @property
     def response_timeout(self) -> google.protobuf.duration_pb2.Duration:
         """Longest time between the start (or the last explicit progress) and the result; absent = none."""
@@ -311,6 +352,12 @@ class Assignment(google.protobuf.message.Message):
     @property
     def schedule_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the attempt was created."""
+
+    @property
+    def runtime_metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """The values of the names in the task definition's `runtimeMetadata`: of the secret with that name,
+        else of the environment variable. Names without a value are left out. Never stored.
+        """
 
     def __init__(
         self,
@@ -330,9 +377,11 @@ class Assignment(google.protobuf.message.Message):
         schedule_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         workflow_name: builtins.str = ...,
         correlation_id: builtins.str = ...,
+        runtime_metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        queue: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["response_timeout", b"response_timeout", "schedule_time", b"schedule_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "input", b"input", "priority", b"priority", "redelivery", b"redelivery", "reference", b"reference", "response_timeout", b"response_timeout", "schedule_time", b"schedule_time", "task_id", b"task_id", "task_type", b"task_type", "token", b"token", "traceparent", b"traceparent", "workflow_id", b"workflow_id", "workflow_name", b"workflow_name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "input", b"input", "priority", b"priority", "queue", b"queue", "redelivery", b"redelivery", "reference", b"reference", "response_timeout", b"response_timeout", "runtime_metadata", b"runtime_metadata", "schedule_time", b"schedule_time", "task_id", b"task_id", "task_type", b"task_type", "token", b"token", "traceparent", b"traceparent", "workflow_id", b"workflow_id", "workflow_name", b"workflow_name"]) -> None: ...
 
 global___Assignment = Assignment
 
@@ -354,7 +403,9 @@ class Failure(google.protobuf.message.Message):
     terminal: builtins.bool
     """True: this attempt must not be retried (FAILED_WITH_TERMINAL_ERROR)."""
     error_name: builtins.str
-    """A business error's name that a definition can catch; empty = a technical failure."""
+    """A business error's name that a definition can catch (catchCases.errorNames of a TRY); at most 255
+    characters; empty = a technical failure.
+    """
     @property
     def retry_after(self) -> google.protobuf.duration_pb2.Duration:
         """Wait at least this long before the next attempt; absent = the retry policy alone."""

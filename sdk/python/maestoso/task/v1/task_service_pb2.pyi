@@ -1094,17 +1094,21 @@ class GetTaskRequest(google.protobuf.message.Message):
 
     NAMESPACE_FIELD_NUMBER: builtins.int
     TASK_ID_FIELD_NUMBER: builtins.int
+    UNMASK_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     task_id: builtins.str
     """The task's id. Required."""
+    unmask: builtins.bool
+    """Show the values of the definition's `maskedFields`, too. Needs the right to `workflow:unmask`."""
     def __init__(
         self,
         *,
         namespace: builtins.str = ...,
         task_id: builtins.str = ...,
+        unmask: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "task_id", b"task_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "task_id", b"task_id", "unmask", b"unmask"]) -> None: ...
 
 global___GetTaskRequest = GetTaskRequest
 

@@ -12,12 +12,13 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from maestoso.error.v1 import error_pb2 as maestoso_dot_error_dot_v1_dot_error__pb2
 from maestoso.task.v1 import task_pb2 as maestoso_dot_task_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#maestoso/workflow/v1/workflow.proto\x12\x14maestoso.workflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmaestoso/error/v1/error.proto\x1a\x1bmaestoso/task/v1/task.proto\"\xf7\x05\n\x08Workflow\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x12\n\ngeneration\x18\x06 \x01(\x05\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12parent_workflow_id\x18\x0c \x01(\t\x12\x16\n\x0eparent_task_id\x18\r \x01(\t\x12\r\n\x05input\x18\x0e \x01(\x0c\x12\x0e\n\x06output\x18\x0f \x01(\x0c\x12\x11\n\tvariables\x18\x10 \x01(\x0c\x12H\n\x0etask_to_domain\x18\x11 \x03(\x0b\x32\x30.maestoso.workflow.v1.Workflow.TaskToDomainEntry\x12\x0e\n\x06reason\x18\x12 \x01(\t\x12\x16\n\x0e\x66\x61iled_task_id\x18\x13 \x01(\t\x12\x12\n\ncreated_by\x18\x14 \x01(\t\x12\x13\n\x0btraceparent\x18\x15 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x16 \x01(\t\x12\x12\n\ntask_count\x18\x17 \x01(\x05\x12\x17\n\x0fopen_task_count\x18\x18 \x01(\x05\x12%\n\x05tasks\x18\x19 \x03(\x0b\x32\x16.maestoso.task.v1.Task\x1a\x33\n\x11TaskToDomainEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf2\x01\n\x0fWorkflowSummary\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf6\x02\n\rWorkflowStart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x12\n\ndefinition\x18\x03 \x01(\x0c\x12\r\n\x05input\x18\x04 \x01(\x0c\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12M\n\x0etask_to_domain\x18\x07 \x03(\x0b\x32\x35.maestoso.workflow.v1.WorkflowStart.TaskToDomainEntry\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x12G\n\x14idempotency_strategy\x18\t \x01(\x0e\x32).maestoso.workflow.v1.IdempotencyStrategy\x12\x13\n\x0btraceparent\x18\n \x01(\t\x1a\x33\n\x11TaskToDomainEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\x07Started\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x10\n\x08\x65xisting\x18\x02 \x01(\x08\"u\n\x0cStartOutcome\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.maestoso.workflow.v1.StartedH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.maestoso.error.v1.ErrorH\x00\x42\x08\n\x06result*\xe4\x01\n\x0eWorkflowStatus\x12\x1f\n\x1bWORKFLOW_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKFLOW_STATUS_RUNNING\x10\x01\x12\x1a\n\x16WORKFLOW_STATUS_PAUSED\x10\x02\x12\x1d\n\x19WORKFLOW_STATUS_COMPLETED\x10\x03\x12\x1a\n\x16WORKFLOW_STATUS_FAILED\x10\x04\x12\x1d\n\x19WORKFLOW_STATUS_TIMED_OUT\x10\x05\x12\x1e\n\x1aWORKFLOW_STATUS_TERMINATED\x10\x06*\xae\x01\n\x13IdempotencyStrategy\x12$\n IDEMPOTENCY_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19IDEMPOTENCY_STRATEGY_FAIL\x10\x01\x12(\n$IDEMPOTENCY_STRATEGY_RETURN_EXISTING\x10\x02\x12(\n$IDEMPOTENCY_STRATEGY_FAIL_ON_RUNNING\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#maestoso/workflow/v1/workflow.proto\x12\x14maestoso.workflow.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmaestoso/error/v1/error.proto\x1a\x1bmaestoso/task/v1/task.proto\"\xf7\x05\n\x08Workflow\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x12\n\ngeneration\x18\x06 \x01(\x05\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12parent_workflow_id\x18\x0c \x01(\t\x12\x16\n\x0eparent_task_id\x18\r \x01(\t\x12\r\n\x05input\x18\x0e \x01(\x0c\x12\x0e\n\x06output\x18\x0f \x01(\x0c\x12\x11\n\tvariables\x18\x10 \x01(\x0c\x12H\n\x0etask_to_domain\x18\x11 \x03(\x0b\x32\x30.maestoso.workflow.v1.Workflow.TaskToDomainEntry\x12\x0e\n\x06reason\x18\x12 \x01(\t\x12\x16\n\x0e\x66\x61iled_task_id\x18\x13 \x01(\t\x12\x12\n\ncreated_by\x18\x14 \x01(\t\x12\x13\n\x0btraceparent\x18\x15 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x16 \x01(\t\x12\x12\n\ntask_count\x18\x17 \x01(\x05\x12\x17\n\x0fopen_task_count\x18\x18 \x01(\x05\x12%\n\x05tasks\x18\x19 \x03(\x0b\x32\x16.maestoso.task.v1.Task\x1a\x33\n\x11TaskToDomainEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf2\x01\n\x0fWorkflowSummary\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x34\n\x06status\x18\x04 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf6\x02\n\rWorkflowStart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x12\n\ndefinition\x18\x03 \x01(\x0c\x12\r\n\x05input\x18\x04 \x01(\x0c\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12M\n\x0etask_to_domain\x18\x07 \x03(\x0b\x32\x35.maestoso.workflow.v1.WorkflowStart.TaskToDomainEntry\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x12G\n\x14idempotency_strategy\x18\t \x01(\x0e\x32).maestoso.workflow.v1.IdempotencyStrategy\x12\x13\n\x0btraceparent\x18\n \x01(\t\x1a\x33\n\x11TaskToDomainEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\x07Started\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x10\n\x08\x65xisting\x18\x02 \x01(\x08\"u\n\x0cStartOutcome\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.maestoso.workflow.v1.StartedH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.maestoso.error.v1.ErrorH\x00\x42\x08\n\x06result\"z\n\nDifference\x12\x11\n\treference\x18\x01 \x01(\t\x12\x32\n\x04kind\x18\x02 \x01(\x0e\x32$.maestoso.workflow.v1.DifferenceKind\x12\x0e\n\x06\x66ields\x18\x03 \x03(\t\x12\x15\n\ropen_task_ids\x18\x04 \x03(\t\"1\n\x0bUpgradeNote\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xf1\x01\n\rUpgradeReport\x12\x14\n\x0c\x66rom_version\x18\x01 \x01(\x05\x12\x12\n\nto_version\x18\x02 \x01(\x05\x12\x17\n\x0fworkflow_fields\x18\x03 \x03(\t\x12\x35\n\x0b\x64ifferences\x18\x04 \x03(\x0b\x32 .maestoso.workflow.v1.Difference\x12\x31\n\x06\x66\x61ults\x18\x05 \x03(\x0b\x32!.maestoso.workflow.v1.UpgradeNote\x12\x33\n\x08warnings\x18\x06 \x03(\x0b\x32!.maestoso.workflow.v1.UpgradeNote\"\xe2\x01\n\x08TaskMock\x12,\n\x06status\x18\x01 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0e\n\x06output\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nerror_name\x18\x04 \x01(\t\x12\x31\n\x0e\x65xecution_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fqueue_wait_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05times\x18\x07 \x01(\x05\":\n\tTaskMocks\x12-\n\x05mocks\x18\x01 \x03(\x0b\x32\x1e.maestoso.workflow.v1.TaskMock\"\xb8\x02\n\rWorkflowMocks\x12=\n\x05tasks\x18\x01 \x03(\x0b\x32..maestoso.workflow.v1.WorkflowMocks.TasksEntry\x12\x43\n\x08\x63hildren\x18\x02 \x03(\x0b\x32\x31.maestoso.workflow.v1.WorkflowMocks.ChildrenEntry\x1aM\n\nTasksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.maestoso.workflow.v1.TaskMocks:\x02\x38\x01\x1aT\n\rChildrenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.maestoso.workflow.v1.WorkflowMocks:\x02\x38\x01*\xe4\x01\n\x0eWorkflowStatus\x12\x1f\n\x1bWORKFLOW_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKFLOW_STATUS_RUNNING\x10\x01\x12\x1a\n\x16WORKFLOW_STATUS_PAUSED\x10\x02\x12\x1d\n\x19WORKFLOW_STATUS_COMPLETED\x10\x03\x12\x1a\n\x16WORKFLOW_STATUS_FAILED\x10\x04\x12\x1d\n\x19WORKFLOW_STATUS_TIMED_OUT\x10\x05\x12\x1e\n\x1aWORKFLOW_STATUS_TERMINATED\x10\x06*\xae\x01\n\x13IdempotencyStrategy\x12$\n IDEMPOTENCY_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19IDEMPOTENCY_STRATEGY_FAIL\x10\x01\x12(\n$IDEMPOTENCY_STRATEGY_RETURN_EXISTING\x10\x02\x12(\n$IDEMPOTENCY_STRATEGY_FAIL_ON_RUNNING\x10\x03*\x86\x01\n\x0e\x44ifferenceKind\x12\x1f\n\x1b\x44IFFERENCE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44IFFERENCE_KIND_ADDED\x10\x01\x12\x1b\n\x17\x44IFFERENCE_KIND_REMOVED\x10\x02\x12\x1b\n\x17\x44IFFERENCE_KIND_CHANGED\x10\x03*j\n\x08TestStop\x12\x19\n\x15TEST_STOP_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEST_STOP_ENDED\x10\x01\x12\x19\n\x15TEST_STOP_LACKS_MOCKS\x10\x02\x12\x13\n\x0fTEST_STOP_LIMIT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,22 +29,46 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_WORKFLOW_TASKTODOMAINENTRY']._serialized_options = b'8\001'
   _globals['_WORKFLOWSTART_TASKTODOMAINENTRY']._options = None
   _globals['_WORKFLOWSTART_TASKTODOMAINENTRY']._serialized_options = b'8\001'
-  _globals['_WORKFLOWSTATUS']._serialized_start=1708
-  _globals['_WORKFLOWSTATUS']._serialized_end=1936
-  _globals['_IDEMPOTENCYSTRATEGY']._serialized_start=1939
-  _globals['_IDEMPOTENCYSTRATEGY']._serialized_end=2113
-  _globals['_WORKFLOW']._serialized_start=155
-  _globals['_WORKFLOW']._serialized_end=914
-  _globals['_WORKFLOW_TASKTODOMAINENTRY']._serialized_start=863
-  _globals['_WORKFLOW_TASKTODOMAINENTRY']._serialized_end=914
-  _globals['_WORKFLOWSUMMARY']._serialized_start=917
-  _globals['_WORKFLOWSUMMARY']._serialized_end=1159
-  _globals['_WORKFLOWSTART']._serialized_start=1162
-  _globals['_WORKFLOWSTART']._serialized_end=1536
-  _globals['_WORKFLOWSTART_TASKTODOMAINENTRY']._serialized_start=863
-  _globals['_WORKFLOWSTART_TASKTODOMAINENTRY']._serialized_end=914
-  _globals['_STARTED']._serialized_start=1538
-  _globals['_STARTED']._serialized_end=1586
-  _globals['_STARTOUTCOME']._serialized_start=1588
-  _globals['_STARTOUTCOME']._serialized_end=1705
+  _globals['_WORKFLOWMOCKS_TASKSENTRY']._options = None
+  _globals['_WORKFLOWMOCKS_TASKSENTRY']._serialized_options = b'8\001'
+  _globals['_WORKFLOWMOCKS_CHILDRENENTRY']._options = None
+  _globals['_WORKFLOWMOCKS_CHILDRENENTRY']._serialized_options = b'8\001'
+  _globals['_WORKFLOWSTATUS']._serialized_start=2763
+  _globals['_WORKFLOWSTATUS']._serialized_end=2991
+  _globals['_IDEMPOTENCYSTRATEGY']._serialized_start=2994
+  _globals['_IDEMPOTENCYSTRATEGY']._serialized_end=3168
+  _globals['_DIFFERENCEKIND']._serialized_start=3171
+  _globals['_DIFFERENCEKIND']._serialized_end=3305
+  _globals['_TESTSTOP']._serialized_start=3307
+  _globals['_TESTSTOP']._serialized_end=3413
+  _globals['_WORKFLOW']._serialized_start=187
+  _globals['_WORKFLOW']._serialized_end=946
+  _globals['_WORKFLOW_TASKTODOMAINENTRY']._serialized_start=895
+  _globals['_WORKFLOW_TASKTODOMAINENTRY']._serialized_end=946
+  _globals['_WORKFLOWSUMMARY']._serialized_start=949
+  _globals['_WORKFLOWSUMMARY']._serialized_end=1191
+  _globals['_WORKFLOWSTART']._serialized_start=1194
+  _globals['_WORKFLOWSTART']._serialized_end=1568
+  _globals['_WORKFLOWSTART_TASKTODOMAINENTRY']._serialized_start=895
+  _globals['_WORKFLOWSTART_TASKTODOMAINENTRY']._serialized_end=946
+  _globals['_STARTED']._serialized_start=1570
+  _globals['_STARTED']._serialized_end=1618
+  _globals['_STARTOUTCOME']._serialized_start=1620
+  _globals['_STARTOUTCOME']._serialized_end=1737
+  _globals['_DIFFERENCE']._serialized_start=1739
+  _globals['_DIFFERENCE']._serialized_end=1861
+  _globals['_UPGRADENOTE']._serialized_start=1863
+  _globals['_UPGRADENOTE']._serialized_end=1912
+  _globals['_UPGRADEREPORT']._serialized_start=1915
+  _globals['_UPGRADEREPORT']._serialized_end=2156
+  _globals['_TASKMOCK']._serialized_start=2159
+  _globals['_TASKMOCK']._serialized_end=2385
+  _globals['_TASKMOCKS']._serialized_start=2387
+  _globals['_TASKMOCKS']._serialized_end=2445
+  _globals['_WORKFLOWMOCKS']._serialized_start=2448
+  _globals['_WORKFLOWMOCKS']._serialized_end=2760
+  _globals['_WORKFLOWMOCKS_TASKSENTRY']._serialized_start=2597
+  _globals['_WORKFLOWMOCKS_TASKSENTRY']._serialized_end=2674
+  _globals['_WORKFLOWMOCKS_CHILDRENENTRY']._serialized_start=2676
+  _globals['_WORKFLOWMOCKS_CHILDRENENTRY']._serialized_end=2760
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ The nouns of WorkflowService: one execution, and what starts one."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -89,6 +90,62 @@ IDEMPOTENCY_STRATEGY_RETURN_EXISTING: IdempotencyStrategy.ValueType  # 2
 IDEMPOTENCY_STRATEGY_FAIL_ON_RUNNING: IdempotencyStrategy.ValueType  # 3
 """Refuse with ALREADY_EXISTS while that workflow has not ended, else start anew and take the key."""
 global___IdempotencyStrategy = IdempotencyStrategy
+
+class _DifferenceKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _DifferenceKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DifferenceKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    DIFFERENCE_KIND_UNSPECIFIED: _DifferenceKind.ValueType  # 0
+    """Never sent."""
+    DIFFERENCE_KIND_ADDED: _DifferenceKind.ValueType  # 1
+    """Only the new version has it."""
+    DIFFERENCE_KIND_REMOVED: _DifferenceKind.ValueType  # 2
+    """Only the old version has it."""
+    DIFFERENCE_KIND_CHANGED: _DifferenceKind.ValueType  # 3
+    """Both have it, and it is not the same."""
+
+class DifferenceKind(_DifferenceKind, metaclass=_DifferenceKindEnumTypeWrapper):
+    """What became of one task reference between two versions of a definition."""
+
+DIFFERENCE_KIND_UNSPECIFIED: DifferenceKind.ValueType  # 0
+"""Never sent."""
+DIFFERENCE_KIND_ADDED: DifferenceKind.ValueType  # 1
+"""Only the new version has it."""
+DIFFERENCE_KIND_REMOVED: DifferenceKind.ValueType  # 2
+"""Only the old version has it."""
+DIFFERENCE_KIND_CHANGED: DifferenceKind.ValueType  # 3
+"""Both have it, and it is not the same."""
+global___DifferenceKind = DifferenceKind
+
+class _TestStop:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _TestStopEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_TestStop.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    TEST_STOP_UNSPECIFIED: _TestStop.ValueType  # 0
+    """Never sent."""
+    TEST_STOP_ENDED: _TestStop.ValueType  # 1
+    """The workflow has ended."""
+    TEST_STOP_LACKS_MOCKS: _TestStop.ValueType  # 2
+    """Nothing can happen before a task ends that has no mock."""
+    TEST_STOP_LIMIT: _TestStop.ValueType  # 3
+    """It reached a limit of tests: 20,000 decisions, 20,000 tasks, 8 MiB of payloads or 60 seconds."""
+
+class TestStop(_TestStop, metaclass=_TestStopEnumTypeWrapper):
+    """Why a test stopped."""
+
+TEST_STOP_UNSPECIFIED: TestStop.ValueType  # 0
+"""Never sent."""
+TEST_STOP_ENDED: TestStop.ValueType  # 1
+"""The workflow has ended."""
+TEST_STOP_LACKS_MOCKS: TestStop.ValueType  # 2
+"""Nothing can happen before a task ends that has no mock."""
+TEST_STOP_LIMIT: TestStop.ValueType  # 3
+"""It reached a limit of tests: 20,000 decisions, 20,000 tasks, 8 MiB of payloads or 60 seconds."""
+global___TestStop = TestStop
 
 @typing.final
 class Workflow(google.protobuf.message.Message):
@@ -401,3 +458,240 @@ class StartOutcome(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["result", b"result"]) -> typing.Literal["started", "error"] | None: ...
 
 global___StartOutcome = StartOutcome
+
+@typing.final
+class Difference(google.protobuf.message.Message):
+    """One task reference that differs between two versions. All fields are set by the server."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    FIELDS_FIELD_NUMBER: builtins.int
+    OPEN_TASK_IDS_FIELD_NUMBER: builtins.int
+    reference: builtins.str
+    """The task's reference."""
+    kind: global___DifferenceKind.ValueType
+    """What became of it."""
+    @property
+    def fields(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What differs, of a changed one: names of its fields as in the document. `container`: it lies in
+        another fork, switch or loop. `tasks`: other tasks lie directly inside it.
+        """
+
+    @property
+    def open_task_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its open tasks, which the upgrade concerns; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        reference: builtins.str = ...,
+        kind: global___DifferenceKind.ValueType = ...,
+        fields: collections.abc.Iterable[builtins.str] | None = ...,
+        open_task_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["fields", b"fields", "kind", b"kind", "open_task_ids", b"open_task_ids", "reference", b"reference"]) -> None: ...
+
+global___Difference = Difference
+
+@typing.final
+class UpgradeNote(google.protobuf.message.Message):
+    """Something to know about an upgrade. All fields are set by the server."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    reference: builtins.str
+    """The task's reference; empty = the workflow itself."""
+    message: builtins.str
+    """What speaks against it, or what will happen."""
+    def __init__(
+        self,
+        *,
+        reference: builtins.str = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "reference", b"reference"]) -> None: ...
+
+global___UpgradeNote = UpgradeNote
+
+@typing.final
+class UpgradeReport(google.protobuf.message.Message):
+    """What an upgrade changes. All fields are set by the server."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FROM_VERSION_FIELD_NUMBER: builtins.int
+    TO_VERSION_FIELD_NUMBER: builtins.int
+    WORKFLOW_FIELDS_FIELD_NUMBER: builtins.int
+    DIFFERENCES_FIELD_NUMBER: builtins.int
+    FAULTS_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    from_version: builtins.int
+    """The version that the workflow ran under."""
+    to_version: builtins.int
+    """The version that was asked for."""
+    @property
+    def workflow_fields(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The workflow's own fields that differ, as in the document."""
+
+    @property
+    def differences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Difference]:
+        """Every task reference that differs."""
+
+    @property
+    def faults(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UpgradeNote]:
+        """What makes the upgrade impossible; empty = it is possible."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UpgradeNote]:
+        """What one might not expect: new tasks that will never run, a time-out that has run out already."""
+
+    def __init__(
+        self,
+        *,
+        from_version: builtins.int = ...,
+        to_version: builtins.int = ...,
+        workflow_fields: collections.abc.Iterable[builtins.str] | None = ...,
+        differences: collections.abc.Iterable[global___Difference] | None = ...,
+        faults: collections.abc.Iterable[global___UpgradeNote] | None = ...,
+        warnings: collections.abc.Iterable[global___UpgradeNote] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["differences", b"differences", "faults", b"faults", "from_version", b"from_version", "to_version", b"to_version", "warnings", b"warnings", "workflow_fields", b"workflow_fields"]) -> None: ...
+
+global___UpgradeReport = UpgradeReport
+
+@typing.final
+class TaskMock(google.protobuf.message.Message):
+    """How a task turns out in a test. Set by the caller."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ERROR_NAME_FIELD_NUMBER: builtins.int
+    EXECUTION_TIME_FIELD_NUMBER: builtins.int
+    QUEUE_WAIT_TIME_FIELD_NUMBER: builtins.int
+    TIMES_FIELD_NUMBER: builtins.int
+    status: maestoso.task.v1.task_pb2.TaskStatus.ValueType
+    """COMPLETED, FAILED, FAILED_WITH_TERMINAL_ERROR or CANCELED. UNSPECIFIED = COMPLETED."""
+    output: builtins.bytes
+    """Its output, a JSON object of at most 4 MiB; empty = {}."""
+    reason: builtins.str
+    """Why it failed; at most 500 characters; empty = none."""
+    error_name: builtins.str
+    """The name of a business error; at most 255 characters; empty = none."""
+    times: builtins.int
+    """How often it is used before the next mock is; 0 = once. At most 100,000."""
+    @property
+    def execution_time(self) -> google.protobuf.duration_pb2.Duration:
+        """How long it runs, in the test's own time; at most 10 years. The task's time-outs apply."""
+
+    @property
+    def queue_wait_time(self) -> google.protobuf.duration_pb2.Duration:
+        """How long it waits for a worker before, in the test's own time; at most 10 years."""
+
+    def __init__(
+        self,
+        *,
+        status: maestoso.task.v1.task_pb2.TaskStatus.ValueType = ...,
+        output: builtins.bytes = ...,
+        reason: builtins.str = ...,
+        error_name: builtins.str = ...,
+        execution_time: google.protobuf.duration_pb2.Duration | None = ...,
+        queue_wait_time: google.protobuf.duration_pb2.Duration | None = ...,
+        times: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["execution_time", b"execution_time", "queue_wait_time", b"queue_wait_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error_name", b"error_name", "execution_time", b"execution_time", "output", b"output", "queue_wait_time", b"queue_wait_time", "reason", b"reason", "status", b"status", "times", b"times"]) -> None: ...
+
+global___TaskMock = TaskMock
+
+@typing.final
+class TaskMocks(google.protobuf.message.Message):
+    """What happens to one task reference in a test. Set by the caller."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MOCKS_FIELD_NUMBER: builtins.int
+    @property
+    def mocks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TaskMock]:
+        """The n-th is used for the n-th attempt, over all turns of a loop. 1 to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        mocks: collections.abc.Iterable[global___TaskMock] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["mocks", b"mocks"]) -> None: ...
+
+global___TaskMocks = TaskMocks
+
+@typing.final
+class WorkflowMocks(google.protobuf.message.Message):
+    """The mocks of one workflow. Set by the caller."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class TasksEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> global___TaskMocks: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___TaskMocks | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class ChildrenEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> global___WorkflowMocks: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___WorkflowMocks | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    TASKS_FIELD_NUMBER: builtins.int
+    CHILDREN_FIELD_NUMBER: builtins.int
+    @property
+    def tasks(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___TaskMocks]:
+        """By task reference: worker tasks, system tasks, HUMAN, WAIT and SUB_WORKFLOW (whose child then does
+        not run). `ref` holds for all turns of a loop together, `ref__2` for the second turn alone.
+        """
+
+    @property
+    def children(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___WorkflowMocks]:
+        """By the reference of a SUB_WORKFLOW task: the mocks of the workflow that it starts. A child without
+        an entry runs without mocks.
+        """
+
+    def __init__(
+        self,
+        *,
+        tasks: collections.abc.Mapping[builtins.str, global___TaskMocks] | None = ...,
+        children: collections.abc.Mapping[builtins.str, global___WorkflowMocks] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["children", b"children", "tasks", b"tasks"]) -> None: ...
+
+global___WorkflowMocks = WorkflowMocks

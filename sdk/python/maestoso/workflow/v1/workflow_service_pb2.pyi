@@ -148,6 +148,7 @@ class GetWorkflowRequest(google.protobuf.message.Message):
     INCLUDE_PAYLOADS_FIELD_NUMBER: builtins.int
     TASK_PAGE_SIZE_FIELD_NUMBER: builtins.int
     TASK_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    UNMASK_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
@@ -160,6 +161,8 @@ class GetWorkflowRequest(google.protobuf.message.Message):
     """Tasks a page, 1 to 10,000. 0 = 1,000. A page with payloads may be shorter than asked."""
     task_page_token: builtins.str
     """`next_task_page_token` of the last page; empty = from the first task."""
+    unmask: builtins.bool
+    """Show the values of the definition's `maskedFields`, too. Needs the right to `workflow:unmask`."""
     def __init__(
         self,
         *,
@@ -169,8 +172,9 @@ class GetWorkflowRequest(google.protobuf.message.Message):
         include_payloads: builtins.bool = ...,
         task_page_size: builtins.int = ...,
         task_page_token: builtins.str = ...,
+        unmask: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["include_payloads", b"include_payloads", "include_tasks", b"include_tasks", "namespace", b"namespace", "task_page_size", b"task_page_size", "task_page_token", b"task_page_token", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["include_payloads", b"include_payloads", "include_tasks", b"include_tasks", "namespace", b"namespace", "task_page_size", b"task_page_size", "task_page_token", b"task_page_token", "unmask", b"unmask", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___GetWorkflowRequest = GetWorkflowRequest
 
@@ -284,6 +288,7 @@ class WatchWorkflowRequest(google.protobuf.message.Message):
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
     AFTER_REVISION_FIELD_NUMBER: builtins.int
     INCLUDE_PAYLOADS_FIELD_NUMBER: builtins.int
+    UNMASK_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
@@ -294,6 +299,8 @@ class WatchWorkflowRequest(google.protobuf.message.Message):
     """
     include_payloads: builtins.bool
     """Send input, output and variables."""
+    unmask: builtins.bool
+    """Show the values of the definition's `maskedFields`, too. Needs the right to `workflow:unmask`."""
     def __init__(
         self,
         *,
@@ -301,8 +308,9 @@ class WatchWorkflowRequest(google.protobuf.message.Message):
         workflow_id: builtins.str = ...,
         after_revision: builtins.int = ...,
         include_payloads: builtins.bool = ...,
+        unmask: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after_revision", b"after_revision", "include_payloads", b"include_payloads", "namespace", b"namespace", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_revision", b"after_revision", "include_payloads", b"include_payloads", "namespace", b"namespace", "unmask", b"unmask", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___WatchWorkflowRequest = WatchWorkflowRequest
 
@@ -336,20 +344,31 @@ class TerminateWorkflowRequest(google.protobuf.message.Message):
     NAMESPACE_FIELD_NUMBER: builtins.int
     WORKFLOW_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    TRIGGER_FAILURE_WORKFLOW_FIELD_NUMBER: builtins.int
+    COMPENSATE_FIELD_NUMBER: builtins.int
     namespace: builtins.str
     """The namespace; empty = `default`."""
     workflow_id: builtins.str
     """The workflow's id: a UUID. Required."""
     reason: builtins.str
     """Why, for people; at most 500 characters; empty = none."""
+    trigger_failure_workflow: builtins.bool
+    """Start the definition's `failureWorkflow`, as if it had failed by itself."""
+    compensate: builtins.bool
+    """True: first undo what it has completed, by the `compensate` chains of its definition. The workflow
+    stays RUNNING until they have ended (a paused one goes on); a second call without it stops them.
+    FAILED_PRECONDITION while it compensates already. No effect on a definition without such chains.
+    """
     def __init__(
         self,
         *,
         namespace: builtins.str = ...,
         workflow_id: builtins.str = ...,
         reason: builtins.str = ...,
+        trigger_failure_workflow: builtins.bool = ...,
+        compensate: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "reason", b"reason", "workflow_id", b"workflow_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compensate", b"compensate", "namespace", b"namespace", "reason", b"reason", "trigger_failure_workflow", b"trigger_failure_workflow", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___TerminateWorkflowRequest = TerminateWorkflowRequest
 
@@ -510,6 +529,364 @@ class RestartWorkflowResponse(google.protobuf.message.Message):
 global___RestartWorkflowResponse = RestartWorkflowResponse
 
 @typing.final
+class RerunWorkflowRequest(google.protobuf.message.Message):
+    """Which workflow to run again, and from where."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    TASK_ID_FIELD_NUMBER: builtins.int
+    WORKFLOW_INPUT_FIELD_NUMBER: builtins.int
+    TASK_INPUT_FIELD_NUMBER: builtins.int
+    CORRELATION_ID_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    task_id: builtins.str
+    """Go on from this task of the workflow, or of a child of it (that child is run again, and all above
+    it with it). Any attempt names the task. Empty = from the beginning.
+    """
+    workflow_input: builtins.bytes
+    """The workflow's new input, a JSON object of at most 4 MiB; absent = as before. Without `task_id`
+    only.
+    """
+    task_input: builtins.bytes
+    """The task's new input in the place of the one that the definition gives it (the child's input for a
+    SUB_WORKFLOW), a JSON object of at most 4 MiB; absent = as the definition says. With `task_id` only;
+    not for joins, loops, static forks and NOOP.
+    """
+    correlation_id: builtins.str
+    """The workflow's new correlation id; absent = as before."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        task_id: builtins.str = ...,
+        workflow_input: builtins.bytes | None = ...,
+        task_input: builtins.bytes | None = ...,
+        correlation_id: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_correlation_id", b"_correlation_id", "_task_input", b"_task_input", "_workflow_input", b"_workflow_input", "correlation_id", b"correlation_id", "task_input", b"task_input", "workflow_input", b"workflow_input"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_correlation_id", b"_correlation_id", "_task_input", b"_task_input", "_workflow_input", b"_workflow_input", "correlation_id", b"correlation_id", "namespace", b"namespace", "task_id", b"task_id", "task_input", b"task_input", "workflow_id", b"workflow_id", "workflow_input", b"workflow_input"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_correlation_id", b"_correlation_id"]) -> typing.Literal["correlation_id"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_task_input", b"_task_input"]) -> typing.Literal["task_input"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_workflow_input", b"_workflow_input"]) -> typing.Literal["workflow_input"] | None: ...
+
+global___RerunWorkflowRequest = RerunWorkflowRequest
+
+@typing.final
+class RerunWorkflowResponse(google.protobuf.message.Message):
+    """Running again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    workflow_id: builtins.str
+    """The workflow that the command went to: the one asked for, or the child that has the task."""
+    def __init__(
+        self,
+        *,
+        workflow_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["workflow_id", b"workflow_id"]) -> None: ...
+
+global___RerunWorkflowResponse = RerunWorkflowResponse
+
+@typing.final
+class SkipTaskRequest(google.protobuf.message.Message):
+    """Which task to step over."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    reference: builtins.str
+    """The task's reference as the definition names it. Required."""
+    input: builtins.bytes
+    """What the record shows as input, a JSON object of at most 4 MiB; empty = {}."""
+    output: builtins.bytes
+    """What others read as its output, a JSON object of at most 4 MiB; empty = {}."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        reference: builtins.str = ...,
+        input: builtins.bytes = ...,
+        output: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["input", b"input", "namespace", b"namespace", "output", b"output", "reference", b"reference", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___SkipTaskRequest = SkipTaskRequest
+
+@typing.final
+class SkipTaskResponse(google.protobuf.message.Message):
+    """The task will be stepped over."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___SkipTaskResponse = SkipTaskResponse
+
+@typing.final
+class JumpToTaskRequest(google.protobuf.message.Message):
+    """Where to go on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    reference: builtins.str
+    """The task's reference as the definition names it. Required."""
+    input: builtins.bytes
+    """The task's input in the place of the one that the definition gives it, as in RerunWorkflow; absent =
+    as the definition says.
+    """
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        reference: builtins.str = ...,
+        input: builtins.bytes | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_input", b"_input", "input", b"input"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_input", b"_input", "input", b"input", "namespace", b"namespace", "reference", b"reference", "workflow_id", b"workflow_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_input", b"_input"]) -> typing.Literal["input"] | None: ...
+
+global___JumpToTaskRequest = JumpToTaskRequest
+
+@typing.final
+class JumpToTaskResponse(google.protobuf.message.Message):
+    """The workflow goes on there."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___JumpToTaskResponse = JumpToTaskResponse
+
+@typing.final
+class ResetCallbacksRequest(google.protobuf.message.Message):
+    """Whose tasks to wake."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___ResetCallbacksRequest = ResetCallbacksRequest
+
+@typing.final
+class ResetCallbacksResponse(google.protobuf.message.Message):
+    """Woken."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: builtins.int
+    tasks: builtins.int
+    """How many tasks had waited for a time."""
+    def __init__(
+        self,
+        *,
+        tasks: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tasks", b"tasks"]) -> None: ...
+
+global___ResetCallbacksResponse = ResetCallbacksResponse
+
+@typing.final
+class UpdateVariablesRequest(google.protobuf.message.Message):
+    """Which variables to set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    VARIABLES_FIELD_NUMBER: builtins.int
+    REPLACE_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    variables: builtins.bytes
+    """A JSON object of at most 256 KiB. Required."""
+    replace: builtins.bool
+    """Drop the variables that are not named here, instead of keeping them."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        variables: builtins.bytes = ...,
+        replace: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "replace", b"replace", "variables", b"variables", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___UpdateVariablesRequest = UpdateVariablesRequest
+
+@typing.final
+class UpdateVariablesResponse(google.protobuf.message.Message):
+    """Set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___UpdateVariablesResponse = UpdateVariablesResponse
+
+@typing.final
+class UpdateTaskRequest(google.protobuf.message.Message):
+    """What to report of which task."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    reference: builtins.str
+    """The open task's reference; inside a loop `reference__2` means that turn, without a number it is the
+    newest. Required.
+    """
+    status: maestoso.task.v1.task_pb2.TaskStatus.ValueType
+    """COMPLETED, FAILED, FAILED_WITH_TERMINAL_ERROR, or IN_PROGRESS, which changes the output only.
+    UNSPECIFIED = COMPLETED.
+    """
+    output: builtins.bytes
+    """Members to set in the task's output, a JSON object of at most 4 MiB; empty = {}."""
+    reason: builtins.str
+    """Why it failed; at most 500 characters; empty = none."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        reference: builtins.str = ...,
+        status: maestoso.task.v1.task_pb2.TaskStatus.ValueType = ...,
+        output: builtins.bytes = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "output", b"output", "reason", b"reason", "reference", b"reference", "status", b"status", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___UpdateTaskRequest = UpdateTaskRequest
+
+@typing.final
+class UpdateTaskResponse(google.protobuf.message.Message):
+    """Committed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: builtins.int
+    task_id: builtins.str
+    """The task that was found."""
+    def __init__(
+        self,
+        *,
+        task_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["task_id", b"task_id"]) -> None: ...
+
+global___UpdateTaskResponse = UpdateTaskResponse
+
+@typing.final
+class RemoveWorkflowRequest(google.protobuf.message.Message):
+    """Which execution to delete."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    TERMINATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    RECURSIVE_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    terminate: builtins.bool
+    """End it as TERMINATED first where it has not ended."""
+    reason: builtins.str
+    """Why it is terminated, for people (its failed parent shows it); at most 500 characters."""
+    recursive: builtins.bool
+    """Delete the workflows that its SUB_WORKFLOW tasks started too, and theirs. Those that run are
+    terminated where `terminate` is set and refused where not.
+    """
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        terminate: builtins.bool = ...,
+        reason: builtins.str = ...,
+        recursive: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespace", b"namespace", "reason", b"reason", "recursive", b"recursive", "terminate", b"terminate", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___RemoveWorkflowRequest = RemoveWorkflowRequest
+
+@typing.final
+class RemoveWorkflowResponse(google.protobuf.message.Message):
+    """Deleted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKFLOWS_FIELD_NUMBER: builtins.int
+    workflows: builtins.int
+    """How many executions."""
+    def __init__(
+        self,
+        *,
+        workflows: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["workflows", b"workflows"]) -> None: ...
+
+global___RemoveWorkflowResponse = RemoveWorkflowResponse
+
+@typing.final
 class SignalWorkflowRequest(google.protobuf.message.Message):
     """What to tell a waiting task."""
 
@@ -554,13 +931,156 @@ class SignalWorkflowResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     OUTCOME_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    TASK_ID_FIELD_NUMBER: builtins.int
     outcome: global___SignalOutcome.ValueType
     """What became of it."""
+    workflow_id: builtins.str
+    """The workflow that took it: the one asked for, or a child."""
+    task_id: builtins.str
+    """The task that took it; empty where it is kept."""
     def __init__(
         self,
         *,
         outcome: global___SignalOutcome.ValueType = ...,
+        workflow_id: builtins.str = ...,
+        task_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["outcome", b"outcome", "task_id", b"task_id", "workflow_id", b"workflow_id"]) -> None: ...
 
 global___SignalWorkflowResponse = SignalWorkflowResponse
+
+@typing.final
+class UpgradeWorkflowRequest(google.protobuf.message.Message):
+    """Which workflow to upgrade, and to what."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    DEFINITION_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    workflow_id: builtins.str
+    """The workflow's id: a UUID. Required."""
+    version: builtins.int
+    """A registered version of the workflow's definition; 0 = the highest. Must be 0 with `definition`."""
+    definition: builtins.bytes
+    """The definition itself, a JSON document of at most 1 MiB with the workflow's name, that is not
+    registered by this; empty = the registered one.
+    """
+    dry_run: builtins.bool
+    """Only report what would change and what forbids it."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        workflow_id: builtins.str = ...,
+        version: builtins.int = ...,
+        definition: builtins.bytes = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["definition", b"definition", "dry_run", b"dry_run", "namespace", b"namespace", "version", b"version", "workflow_id", b"workflow_id"]) -> None: ...
+
+global___UpgradeWorkflowRequest = UpgradeWorkflowRequest
+
+@typing.final
+class UpgradeWorkflowResponse(google.protobuf.message.Message):
+    """Upgraded, or reported on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: builtins.int
+    @property
+    def report(self) -> maestoso.workflow.v1.workflow_pb2.UpgradeReport:
+        """What has changed, or would. Its `faults` are only set in a dry run."""
+
+    def __init__(
+        self,
+        *,
+        report: maestoso.workflow.v1.workflow_pb2.UpgradeReport | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["report", b"report"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["report", b"report"]) -> None: ...
+
+global___UpgradeWorkflowResponse = UpgradeWorkflowResponse
+
+@typing.final
+class TestWorkflowRequest(google.protobuf.message.Message):
+    """What to test."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    MOCKS_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace; empty = `default`."""
+    @property
+    def start(self) -> maestoso.workflow.v1.workflow_pb2.WorkflowStart:
+        """What would be started. Required. It must have no idempotency key."""
+
+    @property
+    def mocks(self) -> maestoso.workflow.v1.workflow_pb2.WorkflowMocks:
+        """How its tasks turn out."""
+
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        start: maestoso.workflow.v1.workflow_pb2.WorkflowStart | None = ...,
+        mocks: maestoso.workflow.v1.workflow_pb2.WorkflowMocks | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["mocks", b"mocks", "start", b"start"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["mocks", b"mocks", "namespace", b"namespace", "start", b"start"]) -> None: ...
+
+global___TestWorkflowRequest = TestWorkflowRequest
+
+@typing.final
+class TestWorkflowResponse(google.protobuf.message.Message):
+    """How it went."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKFLOW_FIELD_NUMBER: builtins.int
+    CHILDREN_FIELD_NUMBER: builtins.int
+    STOP_FIELD_NUMBER: builtins.int
+    LACKING_FIELD_NUMBER: builtins.int
+    WOULD_START_FIELD_NUMBER: builtins.int
+    stop: maestoso.workflow.v1.workflow_pb2.TestStop.ValueType
+    """Why it stopped."""
+    @property
+    def workflow(self) -> maestoso.workflow.v1.workflow_pb2.Workflow:
+        """The workflow with all its tasks and payloads. Its times are the test's own."""
+
+    @property
+    def children(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[maestoso.workflow.v1.workflow_pb2.Workflow]:
+        """The workflows of its SUB_WORKFLOW tasks, at any depth, in the order of their starts."""
+
+    @property
+    def lacking(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tasks that wait for a mock: their references, `ref__2` in the second turn of a loop, below that of
+        their SUB_WORKFLOW task: `sub/ref`.
+        """
+
+    @property
+    def would_start(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of workflows that would have been started beside it, by START_WORKFLOW tasks and as failure
+        workflows. Nothing has been started.
+        """
+
+    def __init__(
+        self,
+        *,
+        workflow: maestoso.workflow.v1.workflow_pb2.Workflow | None = ...,
+        children: collections.abc.Iterable[maestoso.workflow.v1.workflow_pb2.Workflow] | None = ...,
+        stop: maestoso.workflow.v1.workflow_pb2.TestStop.ValueType = ...,
+        lacking: collections.abc.Iterable[builtins.str] | None = ...,
+        would_start: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["workflow", b"workflow"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["children", b"children", "lacking", b"lacking", "stop", b"stop", "workflow", b"workflow", "would_start", b"would_start"]) -> None: ...
+
+global___TestWorkflowResponse = TestWorkflowResponse

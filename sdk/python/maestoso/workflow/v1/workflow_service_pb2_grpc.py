@@ -68,10 +68,55 @@ class WorkflowServiceStub(object):
                 request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RestartWorkflowRequest.SerializeToString,
                 response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RestartWorkflowResponse.FromString,
                 )
+        self.RerunWorkflow = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/RerunWorkflow',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RerunWorkflowRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RerunWorkflowResponse.FromString,
+                )
+        self.SkipTask = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/SkipTask',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SkipTaskRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SkipTaskResponse.FromString,
+                )
+        self.JumpToTask = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/JumpToTask',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.JumpToTaskRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.JumpToTaskResponse.FromString,
+                )
+        self.ResetCallbacks = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/ResetCallbacks',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.ResetCallbacksRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.ResetCallbacksResponse.FromString,
+                )
+        self.UpdateVariables = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/UpdateVariables',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateVariablesRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateVariablesResponse.FromString,
+                )
+        self.UpdateTask = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/UpdateTask',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateTaskRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateTaskResponse.FromString,
+                )
+        self.RemoveWorkflow = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/RemoveWorkflow',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RemoveWorkflowRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RemoveWorkflowResponse.FromString,
+                )
         self.SignalWorkflow = channel.unary_unary(
                 '/maestoso.workflow.v1.WorkflowService/SignalWorkflow',
                 request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowRequest.SerializeToString,
                 response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowResponse.FromString,
+                )
+        self.UpgradeWorkflow = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/UpgradeWorkflow',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowResponse.FromString,
+                )
+        self.TestWorkflow = channel.unary_unary(
+                '/maestoso.workflow.v1.WorkflowService/TestWorkflow',
+                request_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowRequest.SerializeToString,
+                response_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowResponse.FromString,
                 )
 
 
@@ -148,7 +193,9 @@ class WorkflowServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RetryWorkflow(self, request, context):
-        """Run an ended workflow again from its failed tasks, keeping what completed. A repeat is
+        """Run an ended workflow again from its failed tasks, keeping what completed. Answers when all its
+        ancestors run again too, as do RestartWorkflow and RerunWorkflow; past the call's deadline that goes
+        on by itself. A repeat is
         FAILED_PRECONDITION and changes nothing. Codes: NOT_FOUND, FAILED_PRECONDITION (it has not
         ended, or nothing in it can be retried).
         """
@@ -165,10 +212,106 @@ class WorkflowServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RerunWorkflow(self, request, context):
+        """Run an ended workflow again, under the same id: from the beginning, or from one of its tasks, also
+        one of a child. From a task: the task and all that comes after it in the definition's flow run
+        anew; what completed beside or before it is kept; what failed or was cancelled beside it runs
+        again. The attempts that are replaced stay among the workflow's tasks. A repeat is
+        FAILED_PRECONDITION while it runs. Codes: INVALID_ARGUMENT, NOT_FOUND (also a task that it does not
+        have, or had in an earlier run only), FAILED_PRECONDITION (it has not ended).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SkipTask(self, request, context):
+        """Step over a task that is still to come: it gets the status SKIPPED and the given output, and the
+        flow goes on after it. One inside a DO_WHILE is stepped over in every turn that has not reached it
+        yet. A repeat is FAILED_PRECONDITION and changes nothing. Codes: INVALID_ARGUMENT, NOT_FOUND (also
+        the reference), FAILED_PRECONDITION (the workflow is not RUNNING, the task has begun, or it is a
+        JOIN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def JumpToTask(self, request, context):
+        """Go on at another task of a running chain: the workflow's own, or the branch, case or loop body that
+        runs now. What is open in that chain becomes SKIPPED, and so do the tasks between; what had run from
+        the task on is replaced. Other branches go on. A repeat jumps again. Codes: INVALID_ARGUMENT,
+        NOT_FOUND (also the reference), FAILED_PRECONDITION (the workflow is not RUNNING, nothing runs in
+        the task's chain, or it is a JOIN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetCallbacks(self, request, context):
+        """Have tasks that wait for a time (callbackAfterSeconds, a retry's or a start's delay) handed out now.
+        Safe to repeat. Codes: NOT_FOUND, FAILED_PRECONDITION (it has ended).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateVariables(self, request, context):
+        """Set variables of a workflow that has not ended. Safe to repeat. Codes: INVALID_ARGUMENT,
+        NOT_FOUND, FAILED_PRECONDITION (it has ended, or they would outgrow 256 KiB).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTask(self, request, context):
+        """Report on an open task by its reference, whoever has it: a worker's task of any type, WAIT or
+        HUMAN. The output is merged into what the task has. A worker that runs it is told to cancel. A
+        repeat is NOT_FOUND and changes nothing. Codes: INVALID_ARGUMENT, NOT_FOUND (also where no task of
+        this reference is open), FAILED_PRECONDITION (the workflow has ended, or the server itself decides
+        how such a task ends).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveWorkflow(self, request, context):
+        """Delete an ended workflow with its tasks, logs and idempotency key, for good. Safe to repeat until it
+        is NOT_FOUND; a call that broke off is completed by the next one. Codes: INVALID_ARGUMENT,
+        NOT_FOUND, FAILED_PRECONDITION (it has not ended and `terminate` is not set).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SignalWorkflow(self, request, context):
-        """End the waiting task of this reference (WAIT, HUMAN). A signal that comes before its task is
-        kept until the task is there. A repeat may be kept for the next task of that reference, as in a
-        loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended).
+        """End a waiting task (WAIT, HUMAN): of this workflow, or else of its running children, depth first,
+        each workflow's own tasks before those of its children. A signal with a reference that comes before
+        its task is kept until the task is there: in this workflow where its definition names the task,
+        else after the children were searched. A repeat may be kept for the next task of that reference,
+        as in a loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended, or
+        nothing waits and nothing can).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpgradeWorkflow(self, request, context):
+        """Let a RUNNING or PAUSED workflow go on under another version of its definition. What has run stays;
+        what follows comes from the new version, with its policies. Input, variables and the attempts that
+        workers have stay as they are. With `dry_run` nothing changes and the report says whether it is
+        possible. Safe to repeat. Codes: INVALID_ARGUMENT, NOT_FOUND (workflow, definition),
+        FAILED_PRECONDITION (it has ended, or an open task has no place in the new version: each reason is
+        a violation whose path is the task's reference).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestWorkflow(self, request, context):
+        """Run a workflow to see what it does, with tasks that turn out as mocks say: in memory, in its own
+        time (waits, retries and time-outs pass at once), storing nothing, running no worker or system
+        task. Scripts are really evaluated. Safe to repeat. Codes: INVALID_ARGUMENT (a field, a mock for a
+        task that is not there or that the server decides itself), NOT_FOUND (definition),
+        RESOURCE_EXHAUSTED (too many tests run).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,10 +370,55 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RestartWorkflowRequest.FromString,
                     response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RestartWorkflowResponse.SerializeToString,
             ),
+            'RerunWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerunWorkflow,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RerunWorkflowRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RerunWorkflowResponse.SerializeToString,
+            ),
+            'SkipTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.SkipTask,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SkipTaskRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SkipTaskResponse.SerializeToString,
+            ),
+            'JumpToTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.JumpToTask,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.JumpToTaskRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.JumpToTaskResponse.SerializeToString,
+            ),
+            'ResetCallbacks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetCallbacks,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.ResetCallbacksRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.ResetCallbacksResponse.SerializeToString,
+            ),
+            'UpdateVariables': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateVariables,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateVariablesRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateVariablesResponse.SerializeToString,
+            ),
+            'UpdateTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTask,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateTaskRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateTaskResponse.SerializeToString,
+            ),
+            'RemoveWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveWorkflow,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RemoveWorkflowRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RemoveWorkflowResponse.SerializeToString,
+            ),
             'SignalWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.SignalWorkflow,
                     request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowRequest.FromString,
                     response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowResponse.SerializeToString,
+            ),
+            'UpgradeWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpgradeWorkflow,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowResponse.SerializeToString,
+            ),
+            'TestWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestWorkflow,
+                    request_deserializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowRequest.FromString,
+                    response_serializer=maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -417,6 +605,125 @@ class WorkflowService(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def RerunWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/RerunWorkflow',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RerunWorkflowRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RerunWorkflowResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SkipTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/SkipTask',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SkipTaskRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SkipTaskResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def JumpToTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/JumpToTask',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.JumpToTaskRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.JumpToTaskResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ResetCallbacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/ResetCallbacks',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.ResetCallbacksRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.ResetCallbacksResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UpdateVariables(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/UpdateVariables',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateVariablesRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateVariablesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UpdateTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/UpdateTask',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateTaskRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpdateTaskResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RemoveWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/RemoveWorkflow',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RemoveWorkflowRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.RemoveWorkflowResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def SignalWorkflow(request,
             target,
             options=(),
@@ -430,5 +737,39 @@ class WorkflowService(object):
         return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/SignalWorkflow',
             maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowRequest.SerializeToString,
             maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.SignalWorkflowResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UpgradeWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/UpgradeWorkflow',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.UpgradeWorkflowResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def TestWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/maestoso.workflow.v1.WorkflowService/TestWorkflow',
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowRequest.SerializeToString,
+            maestoso_dot_workflow_dot_v1_dot_workflow__service__pb2.TestWorkflowResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -92,7 +92,9 @@ class WorkflowServiceStub:
         maestoso.workflow.v1.workflow_service_pb2.RetryWorkflowRequest,
         maestoso.workflow.v1.workflow_service_pb2.RetryWorkflowResponse,
     ]
-    """Run an ended workflow again from its failed tasks, keeping what completed. A repeat is
+    """Run an ended workflow again from its failed tasks, keeping what completed. Answers when all its
+    ancestors run again too, as do RestartWorkflow and RerunWorkflow; past the call's deadline that goes
+    on by itself. A repeat is
     FAILED_PRECONDITION and changes nothing. Codes: NOT_FOUND, FAILED_PRECONDITION (it has not
     ended, or nothing in it can be retried).
     """
@@ -106,13 +108,109 @@ class WorkflowServiceStub:
     FAILED_PRECONDITION (it has not ended, or may not be restarted).
     """
 
+    RerunWorkflow: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.RerunWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.RerunWorkflowResponse,
+    ]
+    """Run an ended workflow again, under the same id: from the beginning, or from one of its tasks, also
+    one of a child. From a task: the task and all that comes after it in the definition's flow run
+    anew; what completed beside or before it is kept; what failed or was cancelled beside it runs
+    again. The attempts that are replaced stay among the workflow's tasks. A repeat is
+    FAILED_PRECONDITION while it runs. Codes: INVALID_ARGUMENT, NOT_FOUND (also a task that it does not
+    have, or had in an earlier run only), FAILED_PRECONDITION (it has not ended).
+    """
+
+    SkipTask: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.SkipTaskRequest,
+        maestoso.workflow.v1.workflow_service_pb2.SkipTaskResponse,
+    ]
+    """Step over a task that is still to come: it gets the status SKIPPED and the given output, and the
+    flow goes on after it. One inside a DO_WHILE is stepped over in every turn that has not reached it
+    yet. A repeat is FAILED_PRECONDITION and changes nothing. Codes: INVALID_ARGUMENT, NOT_FOUND (also
+    the reference), FAILED_PRECONDITION (the workflow is not RUNNING, the task has begun, or it is a
+    JOIN).
+    """
+
+    JumpToTask: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.JumpToTaskRequest,
+        maestoso.workflow.v1.workflow_service_pb2.JumpToTaskResponse,
+    ]
+    """Go on at another task of a running chain: the workflow's own, or the branch, case or loop body that
+    runs now. What is open in that chain becomes SKIPPED, and so do the tasks between; what had run from
+    the task on is replaced. Other branches go on. A repeat jumps again. Codes: INVALID_ARGUMENT,
+    NOT_FOUND (also the reference), FAILED_PRECONDITION (the workflow is not RUNNING, nothing runs in
+    the task's chain, or it is a JOIN).
+    """
+
+    ResetCallbacks: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.ResetCallbacksRequest,
+        maestoso.workflow.v1.workflow_service_pb2.ResetCallbacksResponse,
+    ]
+    """Have tasks that wait for a time (callbackAfterSeconds, a retry's or a start's delay) handed out now.
+    Safe to repeat. Codes: NOT_FOUND, FAILED_PRECONDITION (it has ended).
+    """
+
+    UpdateVariables: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.UpdateVariablesRequest,
+        maestoso.workflow.v1.workflow_service_pb2.UpdateVariablesResponse,
+    ]
+    """Set variables of a workflow that has not ended. Safe to repeat. Codes: INVALID_ARGUMENT,
+    NOT_FOUND, FAILED_PRECONDITION (it has ended, or they would outgrow 256 KiB).
+    """
+
+    UpdateTask: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.UpdateTaskRequest,
+        maestoso.workflow.v1.workflow_service_pb2.UpdateTaskResponse,
+    ]
+    """Report on an open task by its reference, whoever has it: a worker's task of any type, WAIT or
+    HUMAN. The output is merged into what the task has. A worker that runs it is told to cancel. A
+    repeat is NOT_FOUND and changes nothing. Codes: INVALID_ARGUMENT, NOT_FOUND (also where no task of
+    this reference is open), FAILED_PRECONDITION (the workflow has ended, or the server itself decides
+    how such a task ends).
+    """
+
+    RemoveWorkflow: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.RemoveWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.RemoveWorkflowResponse,
+    ]
+    """Delete an ended workflow with its tasks, logs and idempotency key, for good. Safe to repeat until it
+    is NOT_FOUND; a call that broke off is completed by the next one. Codes: INVALID_ARGUMENT,
+    NOT_FOUND, FAILED_PRECONDITION (it has not ended and `terminate` is not set).
+    """
+
     SignalWorkflow: grpc.UnaryUnaryMultiCallable[
         maestoso.workflow.v1.workflow_service_pb2.SignalWorkflowRequest,
         maestoso.workflow.v1.workflow_service_pb2.SignalWorkflowResponse,
     ]
-    """End the waiting task of this reference (WAIT, HUMAN). A signal that comes before its task is
-    kept until the task is there. A repeat may be kept for the next task of that reference, as in a
-    loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended).
+    """End a waiting task (WAIT, HUMAN): of this workflow, or else of its running children, depth first,
+    each workflow's own tasks before those of its children. A signal with a reference that comes before
+    its task is kept until the task is there: in this workflow where its definition names the task,
+    else after the children were searched. A repeat may be kept for the next task of that reference,
+    as in a loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended, or
+    nothing waits and nothing can).
+    """
+
+    UpgradeWorkflow: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowResponse,
+    ]
+    """Let a RUNNING or PAUSED workflow go on under another version of its definition. What has run stays;
+    what follows comes from the new version, with its policies. Input, variables and the attempts that
+    workers have stay as they are. With `dry_run` nothing changes and the report says whether it is
+    possible. Safe to repeat. Codes: INVALID_ARGUMENT, NOT_FOUND (workflow, definition),
+    FAILED_PRECONDITION (it has ended, or an open task has no place in the new version: each reason is
+    a violation whose path is the task's reference).
+    """
+
+    TestWorkflow: grpc.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.TestWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.TestWorkflowResponse,
+    ]
+    """Run a workflow to see what it does, with tasks that turn out as mocks say: in memory, in its own
+    time (waits, retries and time-outs pass at once), storing nothing, running no worker or system
+    task. Scripts are really evaluated. Safe to repeat. Codes: INVALID_ARGUMENT (a field, a mock for a
+    task that is not there or that the server decides itself), NOT_FOUND (definition),
+    RESOURCE_EXHAUSTED (too many tests run).
     """
 
 class WorkflowServiceAsyncStub:
@@ -189,7 +287,9 @@ class WorkflowServiceAsyncStub:
         maestoso.workflow.v1.workflow_service_pb2.RetryWorkflowRequest,
         maestoso.workflow.v1.workflow_service_pb2.RetryWorkflowResponse,
     ]
-    """Run an ended workflow again from its failed tasks, keeping what completed. A repeat is
+    """Run an ended workflow again from its failed tasks, keeping what completed. Answers when all its
+    ancestors run again too, as do RestartWorkflow and RerunWorkflow; past the call's deadline that goes
+    on by itself. A repeat is
     FAILED_PRECONDITION and changes nothing. Codes: NOT_FOUND, FAILED_PRECONDITION (it has not
     ended, or nothing in it can be retried).
     """
@@ -203,13 +303,109 @@ class WorkflowServiceAsyncStub:
     FAILED_PRECONDITION (it has not ended, or may not be restarted).
     """
 
+    RerunWorkflow: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.RerunWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.RerunWorkflowResponse,
+    ]
+    """Run an ended workflow again, under the same id: from the beginning, or from one of its tasks, also
+    one of a child. From a task: the task and all that comes after it in the definition's flow run
+    anew; what completed beside or before it is kept; what failed or was cancelled beside it runs
+    again. The attempts that are replaced stay among the workflow's tasks. A repeat is
+    FAILED_PRECONDITION while it runs. Codes: INVALID_ARGUMENT, NOT_FOUND (also a task that it does not
+    have, or had in an earlier run only), FAILED_PRECONDITION (it has not ended).
+    """
+
+    SkipTask: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.SkipTaskRequest,
+        maestoso.workflow.v1.workflow_service_pb2.SkipTaskResponse,
+    ]
+    """Step over a task that is still to come: it gets the status SKIPPED and the given output, and the
+    flow goes on after it. One inside a DO_WHILE is stepped over in every turn that has not reached it
+    yet. A repeat is FAILED_PRECONDITION and changes nothing. Codes: INVALID_ARGUMENT, NOT_FOUND (also
+    the reference), FAILED_PRECONDITION (the workflow is not RUNNING, the task has begun, or it is a
+    JOIN).
+    """
+
+    JumpToTask: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.JumpToTaskRequest,
+        maestoso.workflow.v1.workflow_service_pb2.JumpToTaskResponse,
+    ]
+    """Go on at another task of a running chain: the workflow's own, or the branch, case or loop body that
+    runs now. What is open in that chain becomes SKIPPED, and so do the tasks between; what had run from
+    the task on is replaced. Other branches go on. A repeat jumps again. Codes: INVALID_ARGUMENT,
+    NOT_FOUND (also the reference), FAILED_PRECONDITION (the workflow is not RUNNING, nothing runs in
+    the task's chain, or it is a JOIN).
+    """
+
+    ResetCallbacks: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.ResetCallbacksRequest,
+        maestoso.workflow.v1.workflow_service_pb2.ResetCallbacksResponse,
+    ]
+    """Have tasks that wait for a time (callbackAfterSeconds, a retry's or a start's delay) handed out now.
+    Safe to repeat. Codes: NOT_FOUND, FAILED_PRECONDITION (it has ended).
+    """
+
+    UpdateVariables: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.UpdateVariablesRequest,
+        maestoso.workflow.v1.workflow_service_pb2.UpdateVariablesResponse,
+    ]
+    """Set variables of a workflow that has not ended. Safe to repeat. Codes: INVALID_ARGUMENT,
+    NOT_FOUND, FAILED_PRECONDITION (it has ended, or they would outgrow 256 KiB).
+    """
+
+    UpdateTask: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.UpdateTaskRequest,
+        maestoso.workflow.v1.workflow_service_pb2.UpdateTaskResponse,
+    ]
+    """Report on an open task by its reference, whoever has it: a worker's task of any type, WAIT or
+    HUMAN. The output is merged into what the task has. A worker that runs it is told to cancel. A
+    repeat is NOT_FOUND and changes nothing. Codes: INVALID_ARGUMENT, NOT_FOUND (also where no task of
+    this reference is open), FAILED_PRECONDITION (the workflow has ended, or the server itself decides
+    how such a task ends).
+    """
+
+    RemoveWorkflow: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.RemoveWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.RemoveWorkflowResponse,
+    ]
+    """Delete an ended workflow with its tasks, logs and idempotency key, for good. Safe to repeat until it
+    is NOT_FOUND; a call that broke off is completed by the next one. Codes: INVALID_ARGUMENT,
+    NOT_FOUND, FAILED_PRECONDITION (it has not ended and `terminate` is not set).
+    """
+
     SignalWorkflow: grpc.aio.UnaryUnaryMultiCallable[
         maestoso.workflow.v1.workflow_service_pb2.SignalWorkflowRequest,
         maestoso.workflow.v1.workflow_service_pb2.SignalWorkflowResponse,
     ]
-    """End the waiting task of this reference (WAIT, HUMAN). A signal that comes before its task is
-    kept until the task is there. A repeat may be kept for the next task of that reference, as in a
-    loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended).
+    """End a waiting task (WAIT, HUMAN): of this workflow, or else of its running children, depth first,
+    each workflow's own tasks before those of its children. A signal with a reference that comes before
+    its task is kept until the task is there: in this workflow where its definition names the task,
+    else after the children were searched. A repeat may be kept for the next task of that reference,
+    as in a loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended, or
+    nothing waits and nothing can).
+    """
+
+    UpgradeWorkflow: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowResponse,
+    ]
+    """Let a RUNNING or PAUSED workflow go on under another version of its definition. What has run stays;
+    what follows comes from the new version, with its policies. Input, variables and the attempts that
+    workers have stay as they are. With `dry_run` nothing changes and the report says whether it is
+    possible. Safe to repeat. Codes: INVALID_ARGUMENT, NOT_FOUND (workflow, definition),
+    FAILED_PRECONDITION (it has ended, or an open task has no place in the new version: each reason is
+    a violation whose path is the task's reference).
+    """
+
+    TestWorkflow: grpc.aio.UnaryUnaryMultiCallable[
+        maestoso.workflow.v1.workflow_service_pb2.TestWorkflowRequest,
+        maestoso.workflow.v1.workflow_service_pb2.TestWorkflowResponse,
+    ]
+    """Run a workflow to see what it does, with tasks that turn out as mocks say: in memory, in its own
+    time (waits, retries and time-outs pass at once), storing nothing, running no worker or system
+    task. Scripts are really evaluated. Safe to repeat. Codes: INVALID_ARGUMENT (a field, a mock for a
+    task that is not there or that the server decides itself), NOT_FOUND (definition),
+    RESOURCE_EXHAUSTED (too many tests run).
     """
 
 class WorkflowServiceServicer(metaclass=abc.ABCMeta):
@@ -304,7 +500,9 @@ class WorkflowServiceServicer(metaclass=abc.ABCMeta):
         request: maestoso.workflow.v1.workflow_service_pb2.RetryWorkflowRequest,
         context: _ServicerContext,
     ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.RetryWorkflowResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.RetryWorkflowResponse]]:
-        """Run an ended workflow again from its failed tasks, keeping what completed. A repeat is
+        """Run an ended workflow again from its failed tasks, keeping what completed. Answers when all its
+        ancestors run again too, as do RestartWorkflow and RerunWorkflow; past the call's deadline that goes
+        on by itself. A repeat is
         FAILED_PRECONDITION and changes nothing. Codes: NOT_FOUND, FAILED_PRECONDITION (it has not
         ended, or nothing in it can be retried).
         """
@@ -321,14 +519,128 @@ class WorkflowServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def RerunWorkflow(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.RerunWorkflowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.RerunWorkflowResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.RerunWorkflowResponse]]:
+        """Run an ended workflow again, under the same id: from the beginning, or from one of its tasks, also
+        one of a child. From a task: the task and all that comes after it in the definition's flow run
+        anew; what completed beside or before it is kept; what failed or was cancelled beside it runs
+        again. The attempts that are replaced stay among the workflow's tasks. A repeat is
+        FAILED_PRECONDITION while it runs. Codes: INVALID_ARGUMENT, NOT_FOUND (also a task that it does not
+        have, or had in an earlier run only), FAILED_PRECONDITION (it has not ended).
+        """
+
+    @abc.abstractmethod
+    def SkipTask(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.SkipTaskRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.SkipTaskResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.SkipTaskResponse]]:
+        """Step over a task that is still to come: it gets the status SKIPPED and the given output, and the
+        flow goes on after it. One inside a DO_WHILE is stepped over in every turn that has not reached it
+        yet. A repeat is FAILED_PRECONDITION and changes nothing. Codes: INVALID_ARGUMENT, NOT_FOUND (also
+        the reference), FAILED_PRECONDITION (the workflow is not RUNNING, the task has begun, or it is a
+        JOIN).
+        """
+
+    @abc.abstractmethod
+    def JumpToTask(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.JumpToTaskRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.JumpToTaskResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.JumpToTaskResponse]]:
+        """Go on at another task of a running chain: the workflow's own, or the branch, case or loop body that
+        runs now. What is open in that chain becomes SKIPPED, and so do the tasks between; what had run from
+        the task on is replaced. Other branches go on. A repeat jumps again. Codes: INVALID_ARGUMENT,
+        NOT_FOUND (also the reference), FAILED_PRECONDITION (the workflow is not RUNNING, nothing runs in
+        the task's chain, or it is a JOIN).
+        """
+
+    @abc.abstractmethod
+    def ResetCallbacks(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.ResetCallbacksRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.ResetCallbacksResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.ResetCallbacksResponse]]:
+        """Have tasks that wait for a time (callbackAfterSeconds, a retry's or a start's delay) handed out now.
+        Safe to repeat. Codes: NOT_FOUND, FAILED_PRECONDITION (it has ended).
+        """
+
+    @abc.abstractmethod
+    def UpdateVariables(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.UpdateVariablesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.UpdateVariablesResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.UpdateVariablesResponse]]:
+        """Set variables of a workflow that has not ended. Safe to repeat. Codes: INVALID_ARGUMENT,
+        NOT_FOUND, FAILED_PRECONDITION (it has ended, or they would outgrow 256 KiB).
+        """
+
+    @abc.abstractmethod
+    def UpdateTask(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.UpdateTaskRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.UpdateTaskResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.UpdateTaskResponse]]:
+        """Report on an open task by its reference, whoever has it: a worker's task of any type, WAIT or
+        HUMAN. The output is merged into what the task has. A worker that runs it is told to cancel. A
+        repeat is NOT_FOUND and changes nothing. Codes: INVALID_ARGUMENT, NOT_FOUND (also where no task of
+        this reference is open), FAILED_PRECONDITION (the workflow has ended, or the server itself decides
+        how such a task ends).
+        """
+
+    @abc.abstractmethod
+    def RemoveWorkflow(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.RemoveWorkflowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.RemoveWorkflowResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.RemoveWorkflowResponse]]:
+        """Delete an ended workflow with its tasks, logs and idempotency key, for good. Safe to repeat until it
+        is NOT_FOUND; a call that broke off is completed by the next one. Codes: INVALID_ARGUMENT,
+        NOT_FOUND, FAILED_PRECONDITION (it has not ended and `terminate` is not set).
+        """
+
+    @abc.abstractmethod
     def SignalWorkflow(
         self,
         request: maestoso.workflow.v1.workflow_service_pb2.SignalWorkflowRequest,
         context: _ServicerContext,
     ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.SignalWorkflowResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.SignalWorkflowResponse]]:
-        """End the waiting task of this reference (WAIT, HUMAN). A signal that comes before its task is
-        kept until the task is there. A repeat may be kept for the next task of that reference, as in a
-        loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended).
+        """End a waiting task (WAIT, HUMAN): of this workflow, or else of its running children, depth first,
+        each workflow's own tasks before those of its children. A signal with a reference that comes before
+        its task is kept until the task is there: in this workflow where its definition names the task,
+        else after the children were searched. A repeat may be kept for the next task of that reference,
+        as in a loop. Codes: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the workflow has ended, or
+        nothing waits and nothing can).
+        """
+
+    @abc.abstractmethod
+    def UpgradeWorkflow(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.UpgradeWorkflowResponse]]:
+        """Let a RUNNING or PAUSED workflow go on under another version of its definition. What has run stays;
+        what follows comes from the new version, with its policies. Input, variables and the attempts that
+        workers have stay as they are. With `dry_run` nothing changes and the report says whether it is
+        possible. Safe to repeat. Codes: INVALID_ARGUMENT, NOT_FOUND (workflow, definition),
+        FAILED_PRECONDITION (it has ended, or an open task has no place in the new version: each reason is
+        a violation whose path is the task's reference).
+        """
+
+    @abc.abstractmethod
+    def TestWorkflow(
+        self,
+        request: maestoso.workflow.v1.workflow_service_pb2.TestWorkflowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[maestoso.workflow.v1.workflow_service_pb2.TestWorkflowResponse, collections.abc.Awaitable[maestoso.workflow.v1.workflow_service_pb2.TestWorkflowResponse]]:
+        """Run a workflow to see what it does, with tasks that turn out as mocks say: in memory, in its own
+        time (waits, retries and time-outs pass at once), storing nothing, running no worker or system
+        task. Scripts are really evaluated. Safe to repeat. Codes: INVALID_ARGUMENT (a field, a mock for a
+        task that is not there or that the server decides itself), NOT_FOUND (definition),
+        RESOURCE_EXHAUSTED (too many tests run).
         """
 
 def add_WorkflowServiceServicer_to_server(servicer: WorkflowServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,0 +1,466 @@
+"""A running workflow goes on under another version of its definition, or is told why it cannot."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+
+from maestoso_server.engine.decision import Outcome, Verdict
+from maestoso_server.engine.events import Due, Pause, QueueFacts, Restart, Resume, Retry, Terminate
+from maestoso_server.engine.state import TaskStatus
+
+from .harness import World, flow, fork, inline, join, loop, simple, switch, task
+from .strategies import CHILD, documents
+from .test_properties import QUICK, STEPS_MAX, outcome_of, picture, seeds
+
+FAILED = TaskStatus.FAILED
+
+
+def version(number: int, *tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {**flow(*tasks, **more), "version": number}
+
+
+def report(outcome: Outcome) -> Any:
+    assert outcome.report is not None
+    return outcome.report.value
+
+
+def faults(outcome: Outcome) -> dict[str, str]:
+    return {fault["reference"]: fault["message"] for fault in report(outcome)["faults"]}
+
+
+def warnings(outcome: Outcome) -> dict[str, str]:
+    return {fault["reference"]: fault["message"] for fault in report(outcome)["warnings"]}
+
+
+# --- what it does ---------------------------------------------------------------------------------
+
+
+def test_the_flow_goes_on_by_the_new_plan() -> None:
+    world = World(flow(simple("a"), simple("b")))
+    run = world.start("flow")
+
+    outcome = world.upgrade(run, version(2, simple("a"), simple("new", {"v": "${a.output.v}"}), simple("b")))
+
+    assert outcome.verdict is Verdict.APPLIED
+    assert (world.header(run).version, world.status(run)) == (2, "RUNNING")
+    world.result(run, "a", {"v": 5})
+    assert world.row(run, "new").input.value == {"v": 5}
+    world.result(run, "new")
+    world.result(run, "b")
+    assert world.status(run) == "COMPLETED"
+    assert [row.reference for row in world.rows(run)] == ["a", "new", "b"]
+
+
+def test_a_dry_run_tells_the_same_and_changes_nothing() -> None:
+    world = World(flow(simple("a"), simple("b"), simple("c")))
+    run = world.start("flow")
+    before = picture(world, run), world.header(run)
+    new = version(2, simple("a", {"k": 1}), simple("c"), simple("d"), timeoutSeconds=60)
+
+    dry = world.upgrade(run, new, dry_run=True)
+
+    assert (picture(world, run), world.header(run)) == before
+    told = report(dry)
+    changes = {change["reference"]: (change["change"], change["fields"]) for change in told["changes"]}
+    assert changes == {
+        "a": ("CHANGED", ["inputParameters"]),
+        "b": ("REMOVED", []),
+        "d": ("ADDED", []),
+    }
+    assert [change["open"] for change in told["changes"] if change["reference"] == "a"] == [
+        [f"{run[:-6]}000001"]
+    ]
+    assert told["workflow"] == ["timeoutSeconds"]
+    assert (told["from"], told["to"]) == ({"name": "flow", "version": 1}, {"name": "flow", "version": 2})
+    real = world.upgrade(run, new)
+    assert real.report == dry.report
+
+
+def test_the_snapshot_that_it_runs_on_changes_nothing() -> None:
+    world = World(flow(simple("a")))
+    run = world.start("flow")
+    revision = world.header(run).revision
+
+    outcome = world.upgrade(run, flow(simple("a")))
+
+    assert outcome.verdict is Verdict.APPLIED
+    assert report(outcome)["changes"] == []
+    assert world.header(run).revision == revision
+
+
+def test_a_paused_workflow_is_upgraded_and_goes_on_when_it_is_resumed() -> None:
+    world = World(flow(simple("a"), simple("b")))
+    run = world.start("flow")
+    world.happen(run, Pause(now_ms=world.now_ms))
+    world.result(run, "a")
+
+    assert world.upgrade(run, version(2, simple("a"), simple("c"))).verdict is Verdict.APPLIED
+    assert world.shown(run) == ["a:COMPLETED"]
+    world.happen(run, Resume(now_ms=world.now_ms))
+
+    assert world.shown(run) == ["a:COMPLETED", "c:SCHEDULED"]
+
+
+def test_an_open_join_waits_for_what_its_new_version_lists() -> None:
+    branches = [simple("a")], [simple("b")]
+    world = World(flow(fork("f", *branches), join("j", "a", "b"), simple("z")))
+    run = world.start("flow")
+    world.result(run, "a")
+
+    outcome = world.upgrade(run, version(2, fork("f", *branches), join("j", "a"), simple("z")))
+
+    assert outcome.verdict is Verdict.APPLIED
+    assert world.shown(run) == ["f:COMPLETED", "a:COMPLETED", "b:SCHEDULED", "j:COMPLETED", "z:SCHEDULED"]
+
+
+def test_a_branch_gets_longer_and_its_join_waits_for_the_new_end() -> None:
+    world = World(flow(fork("f", [simple("a")], [simple("b")]), join("j", "a", "b")))
+    run = world.start("flow")
+    world.result(run, "b")
+
+    longer = version(2, fork("f", [simple("a"), simple("a2")], [simple("b")]), join("j", "a2", "b"))
+    assert world.upgrade(run, longer).verdict is Verdict.APPLIED
+
+    world.result(run, "a")
+    assert world.row(run, "j").status is TaskStatus.IN_PROGRESS
+    world.result(run, "a2")
+    assert world.status(run) == "COMPLETED"
+
+
+def test_a_loop_goes_on_with_its_new_body_and_condition() -> None:
+    world = World(flow(loop("l", [simple("a")], 5)))
+    run = world.start("flow")
+    world.result(run, "a__1")
+
+    assert world.upgrade(run, version(2, loop("l", [simple("a"), simple("b")], 2))).verdict is Verdict.APPLIED
+
+    world.result(run, "a__2")
+    world.result(run, "b__2")
+    assert world.status(run) == "COMPLETED"
+
+
+def test_the_branches_of_a_dynamic_fork_survive() -> None:
+    inputs = {"forkTaskName": "t", "forkTaskInputs": [{"n": 1}, {"n": 2}]}
+    forking = task("FORK_JOIN_DYNAMIC", "d", inputs)
+    world = World(flow(forking, join("j")), tasks={"t": {"name": "t", "retryCount": 0}})
+    run = world.start("flow")
+    world.result(run, "_t_0")
+
+    assert world.upgrade(run, version(2, forking, join("j"), simple("z"))).verdict is Verdict.APPLIED
+
+    world.result(run, "_t_1")
+    assert world.row(run, "z").status is TaskStatus.SCHEDULED
+
+
+def test_a_new_retry_count_counts_for_the_open_attempt() -> None:
+    world = World(flow(simple("a", retryCount=0)))
+    run = world.start("flow")
+    world.upgrade(run, version(2, simple("a", retryCount=1)))
+
+    world.result(run, "a", status=FAILED)
+
+    assert world.status(run) == "RUNNING"
+
+
+# --- clocks ---------------------------------------------------------------------------------------
+
+
+def clocked(reference: str, **definition: Any) -> dict[str, Any]:
+    return simple(reference, taskDefinition={"name": reference, "retryCount": 0, **definition})
+
+
+def polled_due(world: World, run: str, after_s: int) -> Outcome:
+    """The polled attempt's clock is looked at `after_s` seconds after it began."""
+    row = world.row(run, "a")
+    started_ms = world.workflows[run].queue[row.seq]
+    facts = QueueFacts(owner_epoch=0, due_ms=started_ms, started_ms=started_ms)
+    return world.happen(run, Due(now_ms=started_ms + after_s * 1000, seq=row.seq, queue=facts))[0]
+
+
+def test_an_attempt_in_a_queue_keeps_its_clocks_and_the_next_has_the_new_ones() -> None:
+    world = World(flow(clocked("a", responseTimeoutSeconds=10)))
+    run = world.start("flow")
+    longer = clocked("a", responseTimeoutSeconds=600)
+    longer["taskDefinition"] |= {"retryCount": 1, "retryDelaySeconds": 0}
+    assert world.upgrade(run, version(2, {**longer, "retryCount": 1})).verdict is Verdict.APPLIED
+
+    polled_due(world, run, 11)
+
+    assert world.shown(run) == ["a:TIMED_OUT", "a:SCHEDULED"]
+    polled_due(world, run, 11)
+    assert world.row(run, "a").status is TaskStatus.SCHEDULED
+    polled_due(world, run, 601)
+    assert world.status(run) == "TIMED_OUT"
+
+
+def test_a_task_that_waits_gets_the_clock_of_its_new_version() -> None:
+    waiting = task("HUMAN", "h")
+    world = World(flow(waiting))
+    run = world.start("flow")
+    limited = {**waiting, "taskDefinition": {"name": "h", "retryCount": 0, "timeoutSeconds": 30}}
+
+    assert world.upgrade(run, version(2, limited)).verdict is Verdict.APPLIED
+    world.advance(31)
+
+    assert world.status(run) == "TIMED_OUT"
+
+
+def test_a_clock_that_the_new_version_does_not_have_stops() -> None:
+    waiting = task("HUMAN", "h")
+    limited = {**waiting, "taskDefinition": {"name": "h", "retryCount": 0, "timeoutSeconds": 30}}
+    world = World(flow(limited))
+    run = world.start("flow")
+
+    world.upgrade(run, version(2, waiting))
+    world.advance(31)
+
+    assert world.status(run) == "RUNNING"
+
+
+def test_the_workflows_own_clock_follows_and_runs_from_its_start() -> None:
+    world = World(flow(simple("a")))
+    run = world.start("flow")
+    world.advance(50)
+    limited = version(2, simple("a"), timeoutSeconds=60, timeoutPolicy="TIME_OUT_WF")
+
+    world.upgrade(run, limited)
+
+    world.advance(9)
+    assert world.status(run) == "RUNNING"
+    world.advance(2)
+    assert world.status(run) == "TIMED_OUT"
+
+
+def test_a_clock_that_has_run_out_already_is_warned_of() -> None:
+    world = World(flow(simple("a")))
+    run = world.start("flow")
+    world.advance(90)
+    limited = version(2, simple("a"), timeoutSeconds=60, timeoutPolicy="TIME_OUT_WF")
+
+    assert "ends it at once" in warnings(world.upgrade(run, limited, dry_run=True))[""]
+
+
+# --- what forbids it ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("new", "reference", "told"),
+    [
+        ([simple("z")], "a", "is not in the definition any more"),
+        ([task("WAIT", "a"), simple("z")], "a", "of type SIMPLE a, which would be WAIT"),
+        ([{**simple("a"), "name": "other"}, simple("z")], "a", "which would be SIMPLE other"),
+        ([loop("l", [simple("a")], 2), simple("z")], "a", "in no container, which would be inside l"),
+    ],
+)
+def test_an_open_task_without_its_place_forbids_it(new: Any, reference: str, told: str) -> None:
+    world = World(flow(simple("a"), simple("z")))
+    run = world.start("flow")
+    before = picture(world, run), world.header(run)
+
+    for dry_run in (True, False):
+        outcome = world.upgrade(run, version(2, *new), dry_run=dry_run)
+        assert outcome.verdict is (Verdict.APPLIED if dry_run else Verdict.REFUSED)
+        assert told in faults(outcome)[reference]
+
+    assert (picture(world, run), world.header(run)) == before
+    world.result(run, "a")
+    assert world.row(run, "z").status is TaskStatus.SCHEDULED
+
+
+def test_a_fork_that_lost_a_running_branch_forbids_it() -> None:
+    world = World(flow(fork("f", [simple("a")], [simple("b")]), join("j", "a", "b")))
+    run = world.start("flow")
+
+    outcome = world.upgrade(run, version(2, fork("f", [simple("a")]), join("j", "a")))
+
+    assert list(faults(outcome)) == ["b"]
+
+
+def test_a_join_for_a_branch_that_cannot_begin_any_more_forbids_it() -> None:
+    world = World(flow(fork("f", [simple("a")]), join("j", "a")))
+    run = world.start("flow")
+    wider = version(2, fork("f", [simple("a")], [simple("b")]), join("j", "a", "b"))
+
+    outcome = world.upgrade(run, wider)
+
+    assert faults(outcome) == {"j": "would wait for ever for b, which cannot come any more"}
+    assert "it will never run here" in warnings(outcome)["b"]
+
+
+def test_a_running_fork_with_another_join_forbids_it() -> None:
+    world = World(flow(fork("f", [simple("a")]), join("j", "a")))
+    run = world.start("flow")
+    other = version(2, fork("f", [simple("a")]), join("k", "a"), fork("g", [simple("b")]), join("j", "a"))
+
+    assert "no longer follows the fork f" in faults(world.upgrade(run, other))["j"]
+
+
+def test_a_dynamic_fork_that_is_gone_forbids_it() -> None:
+    inputs = {"forkTaskName": "t", "forkTaskInputs": [{"n": 1}]}
+    world = World(flow(task("FORK_JOIN_DYNAMIC", "d", inputs), join("j")))
+    run = world.start("flow")
+
+    outcome = world.upgrade(run, version(2, fork("f", [simple("a")]), join("j", "a")))
+
+    assert "in its branch _t_0" in faults(outcome)["d"]
+
+
+def test_another_workflow_forbids_it() -> None:
+    world = World(flow(simple("a")))
+    run = world.start("flow")
+
+    assert "not a version of that" in faults(world.upgrade(run, {**flow(simple("a")), "name": "else"}))[""]
+
+
+def test_what_has_ended_is_not_upgraded() -> None:
+    world = World(flow(simple("a")))
+    run = world.start("flow")
+    world.happen(run, Terminate(now_ms=world.now_ms, reason=""))
+
+    outcome = world.upgrade(run, version(2, simple("a"), simple("b")))
+
+    assert outcome.verdict is Verdict.REFUSED
+    assert "it is TERMINATED" in outcome.reason
+
+
+# --- what is only warned of -----------------------------------------------------------------------
+
+
+def test_a_task_behind_the_flow_never_runs_and_is_named() -> None:
+    world = World(flow(simple("a"), switch("s", "x", {"x": [simple("b")]}), simple("z")))
+    run = world.start("flow")
+    world.result(run, "a")
+    cases = {"x": [simple("b0"), simple("b")], "y": [simple("c")]}
+    new = version(2, simple("early"), simple("a"), switch("s", "x", cases), simple("late"), simple("z"))
+
+    outcome = world.upgrade(run, new)
+
+    assert outcome.verdict is Verdict.APPLIED
+    assert list(warnings(outcome)) == ["early", "b0", "c"]
+    for reference in ("b", "late", "z"):
+        world.result(run, reference)
+    assert world.status(run) == "COMPLETED"
+
+
+def test_a_task_early_in_a_loops_body_runs_from_the_next_turn() -> None:
+    world = World(flow(loop("l", [simple("a")], 2)))
+    run = world.start("flow")
+
+    outcome = world.upgrade(run, version(2, loop("l", [simple("b"), simple("a")], 2)))
+
+    assert warnings(outcome) == {"b": "is new, and runs from the next turn of l on"}
+    world.result(run, "a__1")
+    world.result(run, "b__2")
+    world.result(run, "a__2")
+    assert world.status(run) == "COMPLETED"
+
+
+# --- any definition, any moment -------------------------------------------------------------------
+
+
+def play(
+    world: World, seed: int, order: random.Random, at: int, new: Any, failing: float
+) -> tuple[str, Outcome | None]:
+    """Play the document, and change over to another one before the step `at`; what was answered to that."""
+    run = world.start("flow", {"k": 7})
+    outcome: Outcome | None = None
+    for step in range(STEPS_MAX):
+        if step == at and not world.header(run).status.terminal:
+            outcome = world.upgrade(run, new)
+            assert outcome.verdict is Verdict.APPLIED, report(outcome)
+        pending = [
+            (stored_id, row)
+            for stored_id in sorted(world.workflows)
+            for row in world.open_worker_rows(stored_id)
+        ]
+        if pending:
+            stored_id, row = order.choice(pending)
+            status, output, reason, name = outcome_of(seed, row, failing)
+            world.report(stored_id, row.seq, output, status, reason=reason, error_name=name)
+        elif any(stored.deadlines for stored in world.workflows.values()):
+            world.advance(5)
+        else:
+            break
+    return run, outcome
+
+
+@QUICK
+@given(documents(), seeds, st.integers(0, 30), st.booleans())
+def test_upgrading_to_the_same_changes_nothing(document: Any, seed: int, at: int, partial: bool) -> None:
+    pictures = []
+    for number in (1, 2):
+        world = World(document, CHILD, partial=partial)
+        new = {**copy.deepcopy(document), "version": number}
+        run, _ = play(world, seed, random.Random(seed), at, new, 0.2)
+        pictures.append(picture(world, run))
+        note("\n".join(world.history))
+    assert pictures[0] == pictures[1]
+
+
+@QUICK
+@given(documents(), seeds, st.integers(0, 30))
+def test_what_is_appended_runs_unless_it_is_warned_of(document: Any, seed: int, at: int) -> None:
+    """A join that waits for nothing lets the flow pass although its branches still run."""
+    world = World(document, CHILD)
+    longer = copy.deepcopy(document)
+    longer["version"] = 2
+    longer["tasks"].append(inline("appended", "1 + 1"))
+
+    run, outcome = play(world, seed, random.Random(seed), at, longer, failing=0)
+
+    assert world.status(run) == "COMPLETED"
+    ran = [row.status.name for row in world.rows(run) if row.reference == "appended"]
+    upgraded = outcome is not None and "appended" not in warnings(outcome)
+    assert ran == (["COMPLETED"] if upgraded else [])
+
+
+@QUICK
+@given(documents(), documents(), seeds, st.booleans())
+def test_any_other_document_is_taken_or_refused(one: Any, other: Any, seed: int, partial: bool) -> None:
+    """What the world checks after each decision holds, and every workflow comes to its end."""
+    world = World(one, CHILD, partial=partial)
+    order = random.Random(seed)
+    run = world.start("flow", {"k": 7})
+    new = {**other, "version": 2}
+    taken = False
+    for step in range(STEPS_MAX):
+        if step == 2 and not world.header(run).status.terminal:
+            dry = world.upgrade(run, new, dry_run=True)
+            real = world.upgrade(run, new)
+            assert real.report == dry.report
+            taken = real.verdict is Verdict.APPLIED
+            assert taken is not bool(report(real)["faults"])
+        pending = [
+            (stored_id, row)
+            for stored_id in sorted(world.workflows)
+            for row in world.open_worker_rows(stored_id)
+        ]
+        if pending:
+            stored_id, row = order.choice(pending)
+            world.report(stored_id, row.seq, {"value": 1})
+        elif any(stored.deadlines for stored in world.workflows.values()):
+            world.advance(5)
+        else:
+            break
+    note("\n".join(world.history))
+    assert world.header(run).status.terminal, taken
+
+
+def test_a_workflow_that_failed_after_an_upgrade_is_retried_and_restarted_under_it() -> None:
+    world = World(flow(simple("a")))
+    run = world.start("flow")
+    world.upgrade(run, version(2, simple("a"), simple("b")))
+    world.result(run, "a", status=FAILED)
+
+    world.happen(run, Retry(now_ms=world.now_ms))
+    world.result(run, "a")
+    world.result(run, "b", status=FAILED)
+    world.happen(run, Restart(now_ms=world.now_ms))
+
+    assert (world.header(run).version, world.shown(run)) == (2, ["a:SCHEDULED"])
