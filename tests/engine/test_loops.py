@@ -25,7 +25,9 @@ def test_a_loop_gives_the_reasons_of_its_own_body_only() -> None:
 def test_the_iteration_of_a_loop_is_its_counter() -> None:
     """While it runs and afterwards; that of a task in it is the turn it belongs to."""
     body = [simple("a", {"loop": "${l.iteration}"})]
-    world = World(flow(loop("l", body, 2), simple("after", {"loop": "${l.iteration}", "a": "${a.iteration}"})))
+    world = World(
+        flow(loop("l", body, 2), simple("after", {"loop": "${l.iteration}", "a": "${a.iteration}"}))
+    )
     workflow = world.start("flow")
     for turn in (1, 2):
         assert world.row(workflow, f"a__{turn}").input.value == {"loop": turn}

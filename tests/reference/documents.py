@@ -15,7 +15,15 @@ Draw = Any
 
 LEAVES = ("simple", "inline", "variable", "noop", "wait", "human", "dynamic", "terminate")
 CONTAINERS = ("switch", "decision", "fork", "same", "different", "loop", "list", "child")
-INPUT = {"n": 2, "text": "a", "float": 1.0, "none": None, "yes": True, "list": [1, "two", {"x": 3}], "map": {"n": 1}}
+INPUT = {
+    "n": 2,
+    "text": "a",
+    "float": 1.0,
+    "none": None,
+    "yes": True,
+    "list": [1, "two", {"x": 3}],
+    "map": {"n": 1},
+}
 READS = (
     "${workflow.input.n}",
     "at ${workflow.input.float} of ${workflow.input.map} and ${workflow.input.gone}",
@@ -227,7 +235,9 @@ def _loop(draw: Draw, shape: Shape, kind: str, depth: int) -> Node:
     turns = draw(st.integers(1, 3))
     last = body[-1]["taskReferenceName"]
     if kind == "list":
-        given = draw(st.sampled_from(("${workflow.input.list}", "${workflow.input.n}", "${workflow.input.gone}")))
+        given = draw(
+            st.sampled_from(("${workflow.input.list}", "${workflow.input.n}", "${workflow.input.gone}"))
+        )
         if draw(st.booleans()):
             made["items"] = given
         else:

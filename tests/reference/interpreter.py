@@ -216,6 +216,7 @@ class Run:
         self.tasks: list[Task] = []
         self.deleted: list[Task] = []
         self.id = "root" if parent is None else f"{parent.id}>"
+        self.scope = Scope()
         self.queue: deque[Chain] = deque()
         self.blocked: list[tuple[Condition, Chain]] = []
         self.begun_ms = world.now_ms
@@ -223,12 +224,10 @@ class Run:
         self.terminated_by: Task | None = None
         world.runs.append(self)
 
-    # --- life ------------------------------------------------------------------------------------------
+    # --- life -----------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         self._guarded(lambda: self.spawn(self.chain(self.document["tasks"], (), self.scope), self.scope))
-
-    scope = property(lambda self: self.__dict__.setdefault("_scope", Scope()))
 
     def pump(self) -> None:
         self._guarded(lambda: None)
@@ -269,7 +268,9 @@ class Run:
         self._advance(counted())
 
     def _complete(self) -> None:
-        failed = [task for task in self.tasks if task.permissive and task.unsuccessful and not task.superseded]
+        failed = [
+            task for task in self.tasks if task.permissive and task.unsuccessful and not task.superseded
+        ]
         if failed:
             reasons = [
                 f"Task {task.id} failed with status: {task.status} and reason: '{task.reason}'"
@@ -320,7 +321,7 @@ class Run:
             row.reason = f"Sub workflow {self.name}.{version}/{self.id} failure reason: {self.reason}"
         row.run.pump()
 
-    # --- what expressions see ----------------------------------------------------------------------------
+    # --- what expressions see -------------------------------------------------------------------------
 
     def view(self) -> dict[str, Any]:
         seen: dict[str, Any] = {
@@ -361,7 +362,7 @@ class Run:
         found = [task for task in self.tasks if task.reference == reference and task.path == path]
         return found[-1] if found else None
 
-    # --- records -------------------------------------------------------------------------------------------
+    # --- records --------------------------------------------------------------------------------------
 
     def create(self, node: Node, path: Path, status: str, kind: str = "", name: str = "") -> Task:
         made = Task(
@@ -394,7 +395,7 @@ class Run:
         """A worker's task."""
         return task.type not in OPERATORS
 
-    # --- chains ----------------------------------------------------------------------------------------------
+    # --- chains ---------------------------------------------------------------------------------------
 
     def chain(self, nodes: list[Node], path: Path, scope: Scope) -> Chain:
         for index, node in enumerate(nodes):
@@ -493,12 +494,16 @@ class Run:
         else:
             fresh = self.inputs(attempt.node, attempt.id, template)
         if attempt.type == "SUB_WORKFLOW":  # B20: refreshed where the child reads it
-            given = fill(attempt.node["data"], attempt.id) if "data" in attempt.node else self.inputs(attempt.node)
+            given = (
+                fill(attempt.node["data"], attempt.id)
+                if "data" in attempt.node
+                else self.inputs(attempt.node)
+            )
             attempt.input = {**before.input, "workflowInput": given}
         else:
             attempt.input = {**before.input, **fresh}
 
-    # --- clocks ----------------------------------------------------------------------------------------------
+    # --- clocks ---------------------------------------------------------------------------------------
 
     def timers(self) -> Iterator[tuple[int, Task | Run]]:
         document = self.document
@@ -555,8 +560,8 @@ class Run:
         obeyed = policy.get("timeoutPolicy", "TIME_OUT_WF")
         texts = {
             "total": (
-                f"Task {task.name}/{task.id} exceeded total timeout of {{0}} seconds (elapsed {{0}} seconds across "
-                f"all attempts including retry delays). Timeout policy: {obeyed}",
+                f"Task {task.name}/{task.id} exceeded total timeout of {{0}} seconds (elapsed {{0}} seconds "
+                f"across all attempts including retry delays). Timeout policy: {obeyed}",
                 "totalTimeoutSeconds",
             ),
             "task": (
@@ -570,7 +575,8 @@ class Run:
                 "pollTimeoutSeconds",
             ),
             "response": (
-                f"responseTimeout: {{0}} exceeded for the taskId: {task.id} with Task Definition: {task.name}",
+                f"responseTimeout: {{0}} exceeded for the taskId: {task.id} "
+                f"with Task Definition: {task.name}",
                 "responseTimeoutSeconds",
             ),
         }
@@ -579,7 +585,7 @@ class Run:
         if which != "response" and obeyed == "TIME_OUT_WF":
             task.fatal = task.reason  # B15: optional and permissive hold for time-outs too
 
-    # --- operators -------------------------------------------------------------------------------------------
+    # --- operators ------------------------------------------------------------------------------------
 
     def _worker(self, node: Node, path: Path, scope: Scope) -> Chain:
         simple = (node.get("type") or "SIMPLE") == "SIMPLE"
@@ -1012,5 +1018,7 @@ def forked_different(fork: Node, given: dict[str, Any]) -> list[Node]:
     for node in given[fork["dynamicForkTasksParam"]]:
         more = inputs.get(node["taskReferenceName"]) or {}
         kind = node.get("type") or "SIMPLE"
-        made.append({**node, "type": kind, "inputParameters": {**(node.get("inputParameters") or {}), **more}})
+        made.append(
+            {**node, "type": kind, "inputParameters": {**(node.get("inputParameters") or {}), **more}}
+        )
     return made

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.harness import START_MS, World
-from maestoso_server.engine.events import DeliveryDue, Due, QueueFacts
+from maestoso_server.engine.events import Due, QueueFacts
 from maestoso_server.engine.names import shown_reference
 from maestoso_server.engine.state import TaskRow, TaskStatus
 from maestoso_server.ids import task_id
@@ -42,7 +42,7 @@ class Pair:
         self.rows: dict[str, tuple[str, int]] = {}
         self.history: list[str] = []
 
-    # --- what happens ------------------------------------------------------------------------------------
+    # --- what happens ---------------------------------------------------------------------------------
 
     def answer(self, task: Task, status: str, output: dict[str, Any], reason: str | None) -> None:
         self.history.append(f"{task.id}: {status} {output}")
@@ -101,14 +101,16 @@ class Pair:
         if seq in stored.queue:
             task = self._task(self._symbol(workflow, stored.rows[seq]))
             begun = task.started_ms if task is not None else None
-            facts = QueueFacts(owner_epoch=None if begun is None else 0, due_ms=stored.queue[seq], started_ms=begun or 0)
+            facts = QueueFacts(
+                owner_epoch=None if begun is None else 0, due_ms=stored.queue[seq], started_ms=begun or 0
+            )
         return Due(now_ms=self.engine.now_ms, seq=seq, queue=facts)
 
     def _task(self, symbol: str) -> Task | None:
         found = [task for run in self.model.runs for task in run.tasks if task.id == symbol]
         return found[0] if found else None
 
-    # --- what is seen ------------------------------------------------------------------------------------
+    # --- what is seen ---------------------------------------------------------------------------------
 
     def _symbol(self, workflow: str, row: TaskRow) -> str:
         return f"{self.symbols[workflow]}/{shown_reference(row.reference, row.path)}#{row.attempt}"
@@ -203,7 +205,9 @@ def agree(engine: Any, model: Any) -> None:
 def _differences(engine: Any, model: Any, where: str) -> Iterator[str]:
     if isinstance(engine, dict) and isinstance(model, dict):
         for key in [*engine, *(key for key in model if key not in engine)]:
-            yield from _differences(engine.get(key, "(nothing)"), model.get(key, "(nothing)"), f"{where} {key}")
+            yield from _differences(
+                engine.get(key, "(nothing)"), model.get(key, "(nothing)"), f"{where} {key}"
+            )
     elif not _alike(engine, model):
         yield f"{where}: engine {engine}, interpreter {model}"
 
