@@ -117,7 +117,7 @@ class Pair:
 
     def _learn(self) -> None:
         for workflow, stored in self.engine.workflows.items():
-            for seq, row in stored.rows.items():
+            for seq, row in stored.rows.items() if workflow in self.symbols else ():
                 id = task_id(workflow, seq)
                 if id in self.symbols and row.child_id is None:
                     continue
@@ -134,24 +134,33 @@ class Pair:
         engine = {
             self._symbol(workflow, row): (row.status.name, stored.queue.get(row.seq))
             for workflow, stored in self.engine.workflows.items()
+            if workflow in self.symbols
             for row in stored.rows.values()
         }
         model = {
             task.id: (task.status, task.available_ms if run.queued(task) and not task.ended else None)
-            for run in self.model.runs
+            for run in self._known_runs()
             for task in run.tasks
         }
         agree(engine, model)
 
     def compare_all(self) -> None:
         self._learn()
-        engine = [self._engine_run(workflow) for workflow in self.engine.workflows]
+        engine = [self._engine_run(one) for one in self.engine.workflows if one in self.symbols]
         model = self.model_runs()
         agree({run["id"]: run for run in engine}, {run["id"]: run for run in model})
 
     def model_runs(self) -> list[dict[str, Any]]:
         """What the interpreter shows, which is what the engine shows."""
-        return [_model_run(run) for run in self.model.runs]
+        return [_model_run(run) for run in self._known_runs()]
+
+    def _known_runs(self) -> list[Run]:
+        """Without children that came and went, row and all (keepLastN), between two looks."""
+        return [
+            run
+            for run in self.model.runs
+            if run.id in self.workflows or (run.parent is not None and run.parent in run.parent.run.tasks)
+        ]
 
     def _engine_run(self, workflow: str) -> dict[str, Any]:
         header = self.engine.header(workflow)
