@@ -17,6 +17,7 @@ from maestoso.admin.v1.admin_service_pb2_grpc import AdminServiceStub
 from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import metadata_service_pb2
 from maestoso.metadata.v1.metadata_service_pb2_grpc import MetadataServiceStub
+from maestoso.search.v1.search_service_pb2_grpc import SearchServiceStub
 from maestoso.task.v1.task_service_pb2_grpc import TaskServiceServicer
 from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
 from maestoso.workflow.v1.bulk_service_pb2_grpc import BulkServiceStub
@@ -41,6 +42,7 @@ from maestoso_server.services.metadata_service import MetadataService
 from maestoso_server.services.namespaces import Namespaces
 from maestoso_server.services.operations import Operations
 from maestoso_server.services.refusals import ERROR_TRAILER
+from maestoso_server.services.search_service import SearchService
 from maestoso_server.services.security import Authenticator, Grants
 from maestoso_server.services.trials import Trials
 from maestoso_server.services.watches import Watches
@@ -52,6 +54,7 @@ from maestoso_server.telemetry import Metrics
 if TYPE_CHECKING:
     from maestoso.admin.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
     from maestoso.metadata.v1.metadata_service_pb2_grpc import MetadataServiceAsyncStub
+    from maestoso.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
     from maestoso.workflow.v1.bulk_service_pb2_grpc import BulkServiceAsyncStub
     from maestoso.workflow.v1.workflow_service_pb2_grpc import WorkflowServiceAsyncStub
 
@@ -80,6 +83,10 @@ class Served:
     @property
     def workflows(self) -> WorkflowServiceAsyncStub:
         return cast("WorkflowServiceAsyncStub", WorkflowServiceStub(self.channel))
+
+    @property
+    def search(self) -> SearchServiceAsyncStub:
+        return cast("SearchServiceAsyncStub", SearchServiceStub(self.channel))
 
     @property
     def bulks(self) -> BulkServiceAsyncStub:
@@ -185,6 +192,7 @@ async def serve(
                 masks=masks,
             ),
             bulk=BulkService(runner=bulk, selection=selection, database=database, clock=clock, limits=limits),
+            search=SearchService(database=database, clock=clock),
             # A node without workers: the generated base answers UNIMPLEMENTED.
             task=TaskServiceServicer(),  # type: ignore[abstract]
             admin=AdminService(database=database, clock=clock, masks=masks),

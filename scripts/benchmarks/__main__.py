@@ -14,7 +14,18 @@ from .stage import Stage, note
 
 LIMIT_S = 290.0
 """No further run is begun that would not end by then (a slow disk makes a run of `loop` long)."""
-SCENARIOS = ("three_step", "latency", "fork", "loop", "idle", "backlog", "timers", "limited", "crash")
+SCENARIOS = (
+    "three_step",
+    "latency",
+    "fork",
+    "loop",
+    "idle",
+    "backlog",
+    "timers",
+    "limited",
+    "crash",
+    "search",
+)
 
 
 async def bench(name: str, seconds: float | None, database_url: str | None, runs: int | None) -> int:

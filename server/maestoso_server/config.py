@@ -125,6 +125,23 @@ class Config:
         64 * MIB, "bytes", "A script that needs more fails its task, and only that."
     )
 
+    # HTTP tasks
+    http_tasks: bool = _setting(
+        True, "", "Do HTTP tasks in the server. Off: workers of yours that take `HTTP` do them."
+    )
+    http_task_concurrency: int = _setting(
+        100, "requests", "Requests of HTTP tasks under way at once in a process; each may hold its answer."
+    )
+    http_task_max_bytes: int = _setting(
+        4 * MIB, "bytes", "Largest answer that an HTTP task reads; more fails the attempt."
+    )
+    http_task_allow: str = _setting(
+        "",
+        "",
+        "Hosts, addresses and networks, by commas, that HTTP tasks may reach although they are loopback, "
+        "link-local or a cloud's metadata.",
+    )
+
     # Limits on what is let in
     max_message_bytes: int = _setting(
         16 * MIB, "bytes", "Largest gRPC message and HTTP body: a full batch of results."

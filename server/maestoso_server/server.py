@@ -19,7 +19,7 @@ import grpc.aio
 
 from . import __version__
 from .clock import Clock, SystemClock
-from .config import Config, join_address, split_address
+from .config import Config, ConfigError, join_address, split_address
 from .dispatch.attempt import attempt
 from .dispatch.cluster import Cluster
 from .dispatch.demand import Demand
@@ -48,6 +48,7 @@ from .services.masking import Masks
 from .services.metadata_service import MetadataService
 from .services.namespaces import Namespaces
 from .services.operations import Operations
+from .services.search_service import SearchService
 from .services.task_service import TaskService
 from .services.trials import Trials
 from .services.watches import Watches
@@ -55,6 +56,9 @@ from .services.workflow_service import WorkflowService
 from .store import queue
 from .store.database import Database, Faults
 from .store.migrate import check_schema
+from .system_tasks.egress import Egress
+from .system_tasks.http_client import HttpClient
+from .system_tasks.http_worker import HttpWorker
 from .telemetry import Metrics, make_tracer
 from .vault import ProcessVault
 
@@ -132,11 +136,36 @@ class Server:
         started.push_async_callback(background.stop)
         for part in (core.cluster, core.loops, core.watches, core.retention, core.bulk):
             background.run(part.run(), type(part).__name__)
+        if self.config.http_tasks:
+            self._do_http_tasks(background, core)
 
         http_server.start()
         await grpc_server.start()
         started.push_async_callback(self._close_doors, grpc_server, core)
         await self._health.set(serving=True)
+
+    def _do_http_tasks(self, background: Background, core: Core) -> None:
+        """Raises ConfigError."""
+        try:
+            egress = Egress(self.config.http_task_allow)
+        except ValueError as error:
+            raise ConfigError(f"--http-task-allow: {error}") from None
+        http = HttpWorker(
+            client=HttpClient(egress, self.config.http_task_max_bytes),
+            dispatcher=core.dispatcher,
+            streams=core.streams,
+            database=core.database,
+            clock=self.clock,
+            concurrency=self.config.http_task_concurrency,
+            max_output_bytes=self.config.max_payload_bytes,
+        )
+
+        def told(namespace: str, queue_name: str) -> None:
+            core.polling.waiting(namespace, queue_name)
+            http.waiting(namespace, queue_name)
+
+        core.dispatcher.on_waiting = told
+        background.run(http.run(), type(http).__name__)
 
     async def _close_doors(self, grpc_server: grpc.aio.Server, core: Core) -> None:
         """Send workers elsewhere and wait until they are gone, but no longer than `drain_ms`; then end
@@ -294,6 +323,7 @@ class Server:
             bulk=BulkService(
                 runner=core.bulk, selection=core.selection, database=database, clock=clock, limits=limits
             ),
+            search=SearchService(database=database, clock=clock),
             task=TaskService(
                 dispatcher=core.dispatcher,
                 streams=core.streams,

@@ -80,13 +80,27 @@ def check(shape: str, what: str, where: str, fresh: set[str], bounds: dict[str, 
     return family, workflow
 
 
+@pytest.mark.covers(
+    "E.restart.root",
+    "E.restart.mid",
+    "E.restart.leaf",
+    "E.retry.root",
+    "E.retry.root_resume",
+    "E.retry.mid",
+    "E.retry.mid_resume",
+    "E.retry.leaf",
+    "E.retry.leaf_resume",
+    "E.rerun.root",
+    "E.rerun.root_task",
+    "E.rerun.mid",
+    "E.rerun.mid_task",
+    "E.rerun.leaf",
+    "E.rerun.leaf_task",
+)
 @both
 @pytest.mark.parametrize(
     ("what", "where", "fresh"),
-    [
-        pytest.param(*key, fresh, marks=pytest.mark.covers(f"E.{key[0]}.{key[1]}"))
-        for key, fresh in FRESH.items()
-    ],
+    [(*key, fresh) for key, fresh in FRESH.items()],
 )
 def test_a_chain_of_three(what: str, where: str, fresh: set[str], bounds: dict[str, Any]) -> None:
     family, workflow = check("plain", what, where, fresh, bounds)
@@ -97,13 +111,24 @@ def test_a_chain_of_three(what: str, where: str, fresh: set[str], bounds: dict[s
         assert (old.superseded, new.retried_seq, new.attempt) == (True, old.seq, 1)
 
 
+@pytest.mark.covers(
+    "E.hierarchical.restart.root",
+    "E.hierarchical.restart.mid",
+    "E.hierarchical.restart.leaf",
+    "E.hierarchical.rerun.root",
+    "E.hierarchical.rerun.mid",
+    "E.hierarchical.rerun.leaf",
+    "E.hierarchical.retry.root",
+    "E.hierarchical.retry.root_resume",
+    "E.hierarchical.retry.mid",
+    "E.hierarchical.retry.mid_resume",
+    "E.hierarchical.retry.leaf",
+    "E.hierarchical.retry.leaf_resume",
+)
 @both
 @pytest.mark.parametrize(
     ("what", "where", "fresh"),
-    [
-        pytest.param(*key, fresh, marks=pytest.mark.covers(f"E.hierarchical.{key[0]}.{key[1]}"))
-        for key, fresh in IN_FORKS.items()
-    ],
+    [(*key, fresh) for key, fresh in IN_FORKS.items()],
 )
 def test_a_chain_of_forks(what: str, where: str, fresh: set[str], bounds: dict[str, Any]) -> None:
     family = Family("fork", ends=False, **bounds)

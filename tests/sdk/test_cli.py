@@ -16,6 +16,7 @@ from maestoso._cli import main
 from maestoso.admin.v1 import admin_pb2, admin_service_pb2
 from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import definition_pb2, metadata_service_pb2
+from maestoso.search.v1 import search_service_pb2
 from maestoso.task.v1 import task_pb2
 from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
 from scripted_server import Refusal, ScriptedServer, scripted_server
@@ -402,6 +403,39 @@ async def test_list_filters_and_stops_at_its_limit(shell: Shell) -> None:
     assert [each["workflow_id"] for each in json.loads(out)] == ["w-0", "w-1"]
     [request] = shell.server.requests
     assert (request.status, request.name, request.page_size) == (1, "order", 2)
+
+
+async def test_search_stops_at_its_limit(shell: Shell) -> None:
+    found = [
+        search_service_pb2.FoundWorkflow(
+            workflow=workflow_pb2.WorkflowSummary(workflow_id=f"w-{n}", name="order", status=1)
+        )
+        for n in range(3)
+    ]
+    page = search_service_pb2.SearchWorkflowsResponse(workflows=found, next_page_token="p")
+    shell.server.on("SearchWorkflows", page)
+
+    status, out, _ = await shell.run("search", "version = 1", "--text", "card", "--limit", "2", "--json")
+
+    assert status == DONE
+    assert [each["workflow"]["workflow_id"] for each in json.loads(out)] == ["w-0", "w-1"]
+    [request] = shell.server.requests
+    assert (request.query, request.free_text, request.page_size) == ("version = 1", "card", 2)
+
+
+async def test_count_marks_what_may_be_more(shell: Shell) -> None:
+    exact = search_service_pb2.Total(count=7, relation=search_service_pb2.RELATION_EXACT)
+    more = search_service_pb2.Total(count=1234, relation=search_service_pb2.RELATION_AT_LEAST)
+    counted = search_service_pb2.CountWorkflowsResponse(
+        total=more, groups=[search_service_pb2.Group(value="FAILED", total=exact)]
+    )
+    shell.server.on("CountWorkflows", counted)
+
+    status, out, _ = await shell.run("count", "--group-by", "status")
+
+    assert status == DONE
+    assert "1,234+" in out
+    assert "7+" not in out
 
 
 async def test_list_of_nothing_says_so(shell: Shell) -> None:

@@ -27,6 +27,7 @@ from maestoso import (
 from maestoso.admin.v1 import admin_pb2, admin_service_pb2
 from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import definition_pb2, metadata_service_pb2
+from maestoso.search.v1 import search_service_pb2
 from maestoso.task.v1 import task_pb2, task_service_pb2
 from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
 from scripted_server import Refusal, ScriptedServer, Silence, scripted_server
@@ -261,6 +262,25 @@ async def test_lists_follow_their_pages(client: Client, server: ScriptedServer) 
     assert found == ["a", "b"]
     assert [request.page_token for request in server.requests] == ["", "p", "p"]
     assert server.requests[0].status == workflow_pb2.WORKFLOW_STATUS_RUNNING
+
+
+async def test_a_search_goes_on_past_pages_that_ended_early(client: Client, server: ScriptedServer) -> None:
+    def page(*names: str, more: str = "") -> search_service_pb2.SearchWorkflowsResponse:
+        found = [
+            search_service_pb2.FoundWorkflow(workflow=workflow_pb2.WorkflowSummary(name=name))
+            for name in names
+        ]
+        return search_service_pb2.SearchWorkflowsResponse(
+            workflows=found, next_page_token=more, partial=bool(more)
+        )
+
+    server.on("SearchWorkflows", page(more="p"), page("a", more="q"), UNAVAILABLE, page("b"))
+
+    found = [item.workflow.name async for item in client.search("status = FAILED", sort="name:ASC")]
+
+    assert found == ["a", "b"]
+    assert [request.page_token for request in server.requests] == ["", "p", "q", "q"]
+    assert (server.requests[0].query, server.requests[0].sort) == ("status = FAILED", "name:ASC")
 
 
 async def test_watch_goes_on_where_a_stream_broke(client: Client, server: ScriptedServer) -> None:

@@ -170,6 +170,21 @@ async def test_a_query_reaches_what_existed_when_it_was_made(served: Served) -> 
     assert [(await served.get(one)).status for one in (other, late)] == [RUNNING] * 2
 
 
+async def test_the_language_of_searches_selects_too(served: Served) -> None:
+    await served.register(PAY, ASK)
+    mine = await started(served, "pay", 3)
+    other = await served.start("ask")
+    query = bulk_pb2.BulkQuery(query="workflowType IN (pay, ask) AND NOT workflowType = ask", status=RUNNING)
+    made = await create(served, PAUSE, query=query)
+
+    async with working(served.bulk):
+        found = await until(served, made.bulk_id, ended)
+
+    assert (found.total, found.succeeded) == (3, 3)
+    assert [(await served.get(one)).status for one in mine] == [PAUSED] * 3
+    assert (await served.get(other)).status == RUNNING
+
+
 async def test_a_query_that_finds_nothing_completes(served: Served) -> None:
     async with working(served.bulk):
         made = await create(served, PAUSE, query=bulk_pb2.BulkQuery(name="absent"))
@@ -506,6 +521,8 @@ async def test_a_repeat_with_the_same_key_finds_the_operation(served: Served) ->
         (bulk_pb2.BulkAction(), {"workflow_ids": [UNKNOWN]}, "action"),
         (PAUSE, {}, "workflow_ids"),
         (PAUSE, {"workflow_ids": [UNKNOWN], "query": bulk_pb2.BulkQuery()}, "query"),
+        (PAUSE, {"query": bulk_pb2.BulkQuery(query="status = DONE")}, "query.query"),
+        (PAUSE, {"query": bulk_pb2.BulkQuery(query="customer = 'c-1'")}, "query.query"),
         (PAUSE, {"workflow_ids": [UNKNOWN, "x"]}, "workflow_ids[1]"),
         (PAUSE, {"workflow_ids": [UNKNOWN], "rate": 1001}, "rate"),
         (PAUSE, {"workflow_ids": [UNKNOWN], "reason": "x" * 501}, "reason"),

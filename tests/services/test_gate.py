@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from maestoso.admin.v1 import admin_service_pb2
 from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import metadata_service_pb2
+from maestoso.search.v1 import search_service_pb2
 from maestoso.task.v1 import task_service_pb2
 from maestoso.workflow.v1 import bulk_service_pb2, workflow_service_pb2
 from maestoso_server.clock import ManualClock
@@ -45,7 +46,14 @@ from maestoso_server.services.security import (
 from maestoso_server.store.database import Unavailable as StoreUnavailable
 from maestoso_server.telemetry import Metrics
 
-FILES = (admin_service_pb2, bulk_service_pb2, metadata_service_pb2, task_service_pb2, workflow_service_pb2)
+FILES = (
+    admin_service_pb2,
+    bulk_service_pb2,
+    metadata_service_pb2,
+    search_service_pb2,
+    task_service_pb2,
+    workflow_service_pb2,
+)
 GET = "/maestoso.metadata.v1.MetadataService/GetWorkflowDefinition"
 TERMINATE = "/maestoso.workflow.v1.WorkflowService/TerminateWorkflow"
 WATCH = "/maestoso.workflow.v1.WorkflowService/WatchWorkflow"

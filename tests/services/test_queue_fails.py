@@ -17,6 +17,8 @@ from google.protobuf.duration_pb2 import Duration
 from databases import fetch
 from maestoso.admin.v1 import admin_service_pb2
 from maestoso.admin.v1.admin_service_pb2_grpc import AdminServiceStub
+from maestoso.search.v1 import search_service_pb2
+from maestoso.search.v1.search_service_pb2_grpc import SearchServiceStub
 from maestoso.task.v1 import task_service_pb2
 from maestoso.task.v1.task_pb2 import (
     RESULT_OUTCOME_ACCEPTED,
@@ -183,10 +185,11 @@ WRITES: list[tuple[str, Step | None, Step, str, list[str]]] = [
 ]
 
 
+@pytest.mark.covers("J.queue.1", "J.queue.2", "J.queue.3", "J.queue.4", "J.queue.5")
+@pytest.mark.covers("J.queue.11", "J.queue.12", "J.queue.17", "J.queue.18")
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
-    ("prepare", "act", "status", "tasks"),
-    [pytest.param(*case, id=scenario, marks=pytest.mark.covers(scenario)) for scenario, *case in WRITES],
+    ("prepare", "act", "status", "tasks"), [pytest.param(*case, id=scenario) for scenario, *case in WRITES]
 )
 async def test_a_call_that_needs_the_queue_is_done_as_a_whole_or_not_at_all(
     bench: Bench, when: str, prepare: Step | None, act: Step, status: str, tasks: list[str]
@@ -221,13 +224,28 @@ async def test_a_workflow_is_read(bench: Bench) -> None:
     assert await bench.status() == "RUNNING"
 
 
-@pytest.mark.covers("J.queue.7", "J.queue.13")
+@pytest.mark.covers("J.queue.7")
 async def test_workflows_are_listed(bench: Bench) -> None:
     await running(bench)
     bench.away.when = "before"
     request = wire.ListWorkflowsRequest(correlation_id="order-1")
     response = await bench.call("ListWorkflows", request)
     assert [found.workflow_id for found in response.workflows] == [bench.workflow_id]
+
+
+@pytest.mark.covers("J.queue.13", "J.queue.14")
+async def test_workflows_and_tasks_are_searched(bench: Bench) -> None:
+    await running(bench)
+    bench.away.when = "before"
+    finder = SearchServiceStub(bench.caller.channel)
+    workflows = await finder.SearchWorkflows(
+        search_service_pb2.SearchWorkflowsRequest(query="status = RUNNING"), timeout=DEADLINE_S
+    )
+    assert [found.workflow.workflow_id for found in workflows.workflows] == [bench.workflow_id]
+    tasks = await finder.SearchTasks(
+        search_service_pb2.SearchTasksRequest(query="taskType = pay"), timeout=DEADLINE_S
+    )
+    assert [found.task.reference for found in tasks.tasks] == ["pay_0"]
 
 
 @pytest.mark.covers("J.queue.9")

@@ -148,6 +148,17 @@ async def test_nothing_is_stored_and_nobody_is_asked_to_work(served: Served) -> 
     assert await counted() == before
 
 
+async def test_a_start_with_a_key_finds_it_free(served: Served) -> None:
+    await served.register(definition(node("NOOP", "n"), name="other"))
+    await served.start("other", idempotency_key="k")
+    keyed = {"name": "other", "idempotencyKey": "k", "idempotencyStrategy": "FAIL"}
+
+    document = definition(node("START_WORKFLOW", "begin", inputParameters={"startWorkflow": keyed}))
+    found = await tried(served, document)
+
+    assert (found.workflow.status, list(found.would_start)) == (COMPLETED, ["other"])
+
+
 async def test_a_registered_definition_is_tried_with_its_registered_tasks(served: Served) -> None:
     await served.register(definition(simple("t"), outputParameters={"v": "${t.output.v}"}))
     response = await served.workflows.TestWorkflow(

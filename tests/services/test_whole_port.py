@@ -17,6 +17,7 @@ from maestoso.admin.v1 import admin_service_pb2
 from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import metadata_service_pb2
 from maestoso.metadata.v1.metadata_service_pb2_grpc import MetadataServiceStub
+from maestoso.search.v1 import search_service_pb2
 from maestoso.task.v1 import task_service_pb2
 from maestoso.workflow.v1 import bulk_service_pb2, workflow_pb2, workflow_service_pb2
 from maestoso_server.config import Config
@@ -24,7 +25,14 @@ from maestoso_server.services.actions import ACTIONS
 from maestoso_server.services.security import ApiKeys, make_key, read_keys
 from services_kit import DEADLINE_S, Served, refused, serve
 
-FILES = (metadata_service_pb2, workflow_service_pb2, bulk_service_pb2, task_service_pb2, admin_service_pb2)
+FILES = (
+    admin_service_pb2,
+    bulk_service_pb2,
+    metadata_service_pb2,
+    search_service_pb2,
+    task_service_pb2,
+    workflow_service_pb2,
+)
 METHODS = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES

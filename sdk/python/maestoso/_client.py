@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 from maestoso.admin.v1 import admin_pb2, admin_service_pb2, admin_service_pb2_grpc
 from maestoso.metadata.v1 import definition_pb2, metadata_service_pb2, metadata_service_pb2_grpc
+from maestoso.search.v1 import search_service_pb2, search_service_pb2_grpc
 from maestoso.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2, workflow_service_pb2_grpc
 
@@ -131,6 +132,10 @@ class Client:
         )
         self._tasks = cast(
             "task_service_pb2_grpc.TaskServiceAsyncStub", task_service_pb2_grpc.TaskServiceStub(self._channel)
+        )
+        self._search = cast(
+            "search_service_pb2_grpc.SearchServiceAsyncStub",
+            search_service_pb2_grpc.SearchServiceStub(self._channel),
         )
         self._admin = cast(
             "admin_service_pb2_grpc.AdminServiceAsyncStub",
@@ -323,6 +328,60 @@ class Client:
             page_size=page_size,
         )
         return self._pages(self._workflows.ListWorkflows, request, "workflows")
+
+    def search(
+        self, query: str = "", *, free_text: str = "", sort: str = "", page_size: int = 0
+    ) -> AsyncIterator[search_service_pb2.FoundWorkflow]:
+        """Workflows that a query finds, such as `status = FAILED AND customer = 'c-17'`: all of them, page
+        after page, also past pages that the server ended early. `sort`: `startTime:DESC` by default; by
+        another field only the newest 20,000 candidates are put in order (see `search_page`)."""
+        request = search_service_pb2.SearchWorkflowsRequest(
+            namespace=self.namespace, query=query, free_text=free_text, sort=sort, page_size=page_size
+        )
+        return self._pages(self._search.SearchWorkflows, request, "workflows")
+
+    async def search_page(
+        self,
+        query: str = "",
+        *,
+        free_text: str = "",
+        sort: str = "",
+        start: int = 0,
+        page_size: int = 0,
+        page_token: str = "",
+        with_total: bool = False,
+    ) -> search_service_pb2.SearchWorkflowsResponse:
+        """One page of a search, with its `partial` and `total`."""
+        request = search_service_pb2.SearchWorkflowsRequest(
+            namespace=self.namespace,
+            query=query,
+            free_text=free_text,
+            sort=sort,
+            start=start,
+            page_size=page_size,
+            page_token=page_token,
+            with_total=with_total,
+        )
+        return await self._repeat(self._search.SearchWorkflows, request)
+
+    def search_tasks(
+        self, query: str = "", *, page_size: int = 0
+    ) -> AsyncIterator[search_service_pb2.FoundTask]:
+        """Tasks that a query finds, those of the newest workflow first."""
+        request = search_service_pb2.SearchTasksRequest(
+            namespace=self.namespace, query=query, page_size=page_size
+        )
+        return self._pages(self._search.SearchTasks, request, "tasks")
+
+    async def count(
+        self, query: str = "", *, free_text: str = "", group_by: str = ""
+    ) -> search_service_pb2.CountWorkflowsResponse:
+        """How many workflows a query finds, in all and by `status`, `workflowType`, `version` or
+        `attributes.<name>`; each number says whether it is exact."""
+        request = search_service_pb2.CountWorkflowsRequest(
+            namespace=self.namespace, query=query, free_text=free_text, group_by=group_by
+        )
+        return await self._repeat(self._search.CountWorkflows, request)
 
     async def watch(
         self, workflow_id: str, *, after_revision: int = 0, payloads: bool = False

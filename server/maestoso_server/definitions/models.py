@@ -294,6 +294,7 @@ class WorkflowDefinition(_Audited):
     metadata: dict[str, Any] = {}
     cache_config: CacheConfig | None = None
     masked_fields: list[str] = []
+    search_attributes: dict[str, Any] = {}
     on_missing: Literal["null", "error"] = "null"
     """Maestoso's own: what an expression whose path finds nothing means."""
 

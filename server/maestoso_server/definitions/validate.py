@@ -20,6 +20,7 @@ from .nodes import Judge, Scope
 from .policies import judge_node_policies, judge_task_schemas, judge_workflow_policies
 from .report import Report
 from .sagas import guarded_chains, judge_sagas
+from .search_attributes import judge_search_attributes
 from .task_types import EVALUATORS
 
 _WORKFLOW_ATTRIBUTES = frozenset(
@@ -77,6 +78,9 @@ def judge_workflow(
         )
     judge_workflow_policies(definition, path, report)
     _judge_failure_workflow(definition, (*path, "failureWorkflow"), report)
+    judge_search_attributes(
+        definition.search_attributes, definition.masked_fields, (*path, "searchAttributes"), report
+    )
     _judge_parts(definition, path, report)
     references, places = _references(definition, path, report)
     scope = Scope(references, places, task_definitions or {}, evaluators)

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from ..payload import Json
+from .attributes import AttributeValue
 from .needs import Script
 from .state import Header, TaskRow
 
@@ -191,6 +192,8 @@ class Decision:
     alerts: list[Alert] = field(default_factory=list)
     freed: list[tuple[str, str]] = field(default_factory=list)
     """(queue, task type) of rows under a `concurrentExecLimit` that have ended or wait again."""
+    attributes: dict[str, AttributeValue | None] = field(default_factory=dict)
+    """Search attributes whose values are new; None removes one."""
     outcomes: list[Outcome] = field(default_factory=list)
     """One per event, in order."""
     corrected: bool = False

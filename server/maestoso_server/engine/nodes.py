@@ -315,8 +315,11 @@ def compile_fallbacks(defaults: dict[str, Any]) -> dict[str, Template] | None:
 
 
 def _parameters(task: WorkflowTask, kind: int) -> dict[str, Any]:
-    """What is resolved as the input; an EVENT's sink with it, once (B6)."""
+    """What is resolved as the input; an EVENT's sink with it, once (B6). The server's own HTTP task hears of
+    the node's `asyncComplete`, which takes the place of an input of that name."""
     if kind != EVENT:
+        if task.type == "HTTP" and (task.async_complete or "asyncComplete" in task.input_parameters):
+            return {**task.input_parameters, "asyncComplete": task.async_complete}
         return task.input_parameters
     return {**task.input_parameters, "sink": task.sink, "asyncComplete": task.async_complete}
 

@@ -15,6 +15,7 @@ from ..definitions.models import (
     WorkflowTimeoutPolicy,
 )
 from ..definitions.schemas import compile_schema
+from .attributes import compile_attributes
 from .conditions import Condition
 from .expressions import Template, compile_template
 from .nodes import (
@@ -48,6 +49,7 @@ class Plan:
     """A compiled definition. Immutable; shared by all workflows of one snapshot."""
 
     __slots__ = (
+        "attributes",
         "compensable",
         "definition",
         "environment",
@@ -84,6 +86,9 @@ class Plan:
         self.timeout_s = max(definition.timeout_seconds, 0)
         """0 where the clock is off."""
         self.output = compile_template(definition.output_parameters) if definition.output_parameters else None
+        self.attributes = (
+            compile_attributes(definition.search_attributes) if definition.search_attributes else {}
+        )
         enforced = definition.enforce_schema
         self.input_schema = compile_schema(definition.input_schema) if enforced else None
         self.output_schema = compile_schema(definition.output_schema) if enforced else None

@@ -189,8 +189,8 @@ class Reading:
             return resolve(template, _no_lookup)  # type: ignore[no-any-return]
         lookup = self.lookup(path, node.inputs_whole, own_seq if node.reads_task_id else 0, node.loops)
         value: dict[str, Any] = resolve(template, lookup, self.unresolved)
-        if node.fallbacks is not None and self.unresolved:
-            self._forgive_defaults(node, lookup)
+        if node.fallbacks is None:
+            return value
         return self.fill(value, node.fallbacks, node, path, own_seq)
 
     def fill(
@@ -202,6 +202,8 @@ class Reading:
         own_seq: int,
     ) -> dict[str, Any]:
         """The value with defaults for the keys that are absent or null (K6)."""
+        if self.unresolved and fallbacks and not node.is_branch:
+            self._forgive(node, fallbacks, self.lookup(path, node.inputs_whole, own_seq, node.loops))
         for key, fallback in (fallbacks or {}).items():
             if value.get(key) is None:
                 whole = whole_loops(fallback, self.plan.nodes)
@@ -209,10 +211,10 @@ class Reading:
                 value = {**value, key: resolve(fallback, lookup, self.unresolved)}
         return value
 
-    def _forgive_defaults(self, node: Node, lookup: Lookup) -> None:
+    def _forgive(self, node: Node, fallbacks: dict[str, Template], lookup: Lookup) -> None:
         """What finds nothing in a key that has a default is not missing."""
         forgiven: list[str] = []
-        for key in node.fallbacks or ():
+        for key in fallbacks:
             resolve(compile_template(node.task.input_parameters.get(key)), lookup, forgiven)
         for source in forgiven:
             if source in self.unresolved:

@@ -201,9 +201,10 @@ def _tolerate(turn: Turn, found: _Settling) -> None:
         turn.set_state(guard, permissive=[*known, found.row.seq][:PERMISSIVE_MAX])
     else:
         turn.header.permissive_failed += 1
-    held_by_loop = found.node.holder is not None and found.node.holder.kind == LOOP
-    if found.holder is not None and held_by_loop and not found.node.is_branch:
-        loop = turn.edit(found.holder)  # not for a branch: it fails its join
+    if found.node.is_branch:  # it fails its join, not the loop
+        return
+    if found.holder is not None and found.node.holder is not None and found.node.holder.kind == LOOP:
+        loop = turn.edit(found.holder)
         turn.set_state(loop, failed_permissive=(loop.state or {}).get("failed_permissive", 0) + 1)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..payload import Json
 from . import closing, cursor, secrets
+from .attributes import AttributeValue, changes
 from .changes import Change
 from .decision import Alert, CacheWrite, Decision, Message, MessageKind, Publication, QueueBirth, Slot
 from .needs import Script
@@ -319,6 +320,10 @@ class Turn(Reading):
         if self.changed:
             header.revision += 1
             header.updated_ms = self.now_ms
+        found: dict[str, AttributeValue | None] = {}
+        if (self.payload_changed or self.revived) and self.plan.attributes:
+            fresh = self.revived or not self.view.header.revision
+            found = changes(self.plan, None if fresh else self.view.header, header)
         return Decision(
             header,
             self.changed,
@@ -342,6 +347,7 @@ class Turn(Reading):
             self.slot,
             self.alerts,
             self.freed,
+            attributes=found,
             corrected=self.corrected,
             aside=self.aside,
         )

@@ -74,6 +74,7 @@ _WORKFLOW = "/maestoso.workflow.v1.WorkflowService/"
 _BULK = "/maestoso.workflow.v1.BulkService/"
 _TASK = "/maestoso.task.v1.TaskService/"
 _ADMIN = "/maestoso.admin.v1.AdminService/"
+_SEARCH = "/maestoso.search.v1.SearchService/"
 
 _by_name = _field("name")
 _by_workflow = _field("workflow_id")
@@ -121,6 +122,9 @@ ACTIONS: dict[str, Action] = {
     _TASK + "GetTask": Action("task:read", _by_task),
     _TASK + "ListTaskLogs": Action("task:read", _by_task),
     _TASK + "AddTaskLogs": Action("task:log", _by_task),
+    _SEARCH + "SearchWorkflows": Action("workflow:read"),
+    _SEARCH + "SearchTasks": Action("task:read"),
+    _SEARCH + "CountWorkflows": Action("workflow:read"),
     _ADMIN + "ListNodes": Action("node:read", namespace=_cluster),
     _ADMIN + "DrainNode": Action("node:drain", _field("node_id"), namespace=_cluster, audited=True),
     _ADMIN + "ListSessions": Action("session:read"),

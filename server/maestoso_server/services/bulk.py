@@ -22,8 +22,9 @@ from ..clock import Clock
 from ..engine.state import TaskStatus
 from ..errors import FailedPrecondition, MaestosoError, Reason
 from ..payload import EMPTY, Json
+from ..query import WORKFLOWS, And, Compare, Op, Query, parse
 from ..store import bulk as rows
-from ..store import lists
+from ..store import lists, search
 from ..store.bulk import Bulk, BulkState, Facts, Item
 from ..store.database import Connection, Database
 from ..store.database import Unavailable as StoreUnavailable
@@ -328,7 +329,7 @@ class BulkRunner:
 
 
 class Filters:
-    """Selects by the filters of lists."""
+    """Selects by the filters of lists and by the query language of searches."""
 
     async def page(
         self,
@@ -340,10 +341,41 @@ class Filters:
         limit: int,
     ) -> list[tuple[int, str]]:
         filters = convert.workflow_filter(query)
+        if query.query:
+            return await self._searched(conn, namespace, _whole(query.query, filters), after, limit)
         found = await lists.list_workflows(conn, namespace, filters, after=after, limit=limit)
         return [(row.created_ms, row.id) for row in found]
 
+    async def _searched(
+        self, conn: Connection, namespace: str, query: Query, after: tuple[int, str] | None, limit: int
+    ) -> list[tuple[int, str]]:
+        found: list[tuple[int, str]] = []
+        while len(found) < limit:
+            page = await search.select_ids(conn, namespace, query, after=after, limit=limit - len(found))
+            found += page.found
+            after = page.next
+            if after is None:
+                break
+        return found
+
     def check(self, query: bulk_pb2.BulkQuery) -> None:
-        convert.workflow_filter(query)
+        filters = convert.workflow_filter(query)
         if query.query:
-            raise invalid("query.query", "is not understood by this server: use the other filters")
+            _whole(query.query, filters)
+
+
+def _whole(text: str, filters: lists.Filter) -> Query:
+    """A query together with the other filters. Raises InvalidArgument."""
+    asked = parse(text, field="query.query")
+    for name, message in asked.guessed.items():
+        raise invalid("query.query", f"{message}; a search attribute is written attributes.{name} here")
+    fields = WORKFLOWS.by_name
+    given: list[tuple[str, Op, int | str | None]] = [
+        ("workflowType", Op.EQ, filters.name),
+        ("status", Op.EQ, None if filters.status is None else int(filters.status)),
+        ("correlationId", Op.EQ, filters.correlation_id),
+        ("startTime", Op.GE, filters.created_from_ms),
+        ("startTime", Op.LT, filters.created_before_ms),
+    ]
+    conditions = [Compare(fields[name], op, value) for name, op, value in given if value is not None]
+    return Query(And((asked.node, *conditions)) if conditions else asked.node)

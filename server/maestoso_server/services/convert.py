@@ -18,10 +18,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from maestoso.admin.v1 import admin_pb2
 from maestoso.metadata.v1 import definition_pb2
+from maestoso.search.v1 import search_service_pb2
 from maestoso.task.v1 import task_pb2
 from maestoso.workflow.v1 import bulk_pb2, workflow_pb2, workflow_service_pb2
 
 from .. import ids
+from ..engine.attributes import AttributeKind
 from ..engine.decision import Outcome, Verdict
 from ..engine.faults import error_name
 from ..engine.names import shown_reference
@@ -30,7 +32,7 @@ from ..errors import MaestosoError
 from ..executor import KeyPolicy, StartOutcome, StartRequest
 from ..executor.trial import Mock, Mocks, Run, Trial
 from ..payload import Json
-from ..store import lists, metadata, nodes, outbox, sessions
+from ..store import lists, metadata, nodes, outbox, search, sessions
 from ..store.queue import Depth
 from . import documents, limits
 from .explain import Waiting
@@ -589,3 +591,58 @@ def open_task(workflow_id: str, waiting: Waiting) -> admin_pb2.OpenTask:
 def namespace(name: str, created_ms: int) -> admin_pb2.Namespace:
     """A namespace. `default` was there before the first moment."""
     return admin_pb2.Namespace(name=name, create_time=timestamp(created_ms))
+
+
+# --- searches -----------------------------------------------------------------------------------
+
+
+def found_workflow(found: search.FoundWorkflow) -> search_service_pb2.FoundWorkflow:
+    """A workflow as results show it."""
+    return search_service_pb2.FoundWorkflow(
+        workflow=summary(
+            lists.WorkflowSummary(
+                found.id,
+                found.name,
+                found.version,
+                found.status,
+                found.correlation_id,
+                found.created_ms,
+                found.ended_ms,
+            )
+        ),
+        update_time=timestamp(found.updated_ms),
+        parent_workflow_id=found.parent_id or "",
+        priority=found.priority,
+        created_by=found.created_by,
+        idempotency_key=found.idempotency_key or "",
+        reason=found.reason or "",
+        attributes=[_attribute(attribute) for attribute in found.attributes],
+    )
+
+
+def _attribute(found: search.FoundAttribute) -> search_service_pb2.SearchAttribute:
+    message = search_service_pb2.SearchAttribute(name=found.name)
+    if found.kind == AttributeKind.TEXT:
+        message.text = found.text
+    elif found.kind == AttributeKind.NUMBER:
+        message.number = found.text
+    elif found.kind == AttributeKind.BOOLEAN:
+        message.boolean = found.text == "true"
+    else:
+        message.fault = found.text
+    return message
+
+
+def found_task(found: search.FoundTask) -> search_service_pb2.FoundTask:
+    """A task as results show it."""
+    return search_service_pb2.FoundTask(
+        task=task(found.workflow_id, found.row, payloads=False),
+        workflow_name=found.workflow_name,
+        correlation_id=found.correlation_id or "",
+    )
+
+
+def total(count: int, *, exact: bool) -> search_service_pb2.Total:
+    """A count, and whether there may be more."""
+    relation = search_service_pb2.RELATION_EXACT if exact else search_service_pb2.RELATION_AT_LEAST
+    return search_service_pb2.Total(count=count, relation=relation)

@@ -15,6 +15,11 @@ from maestoso.metadata.v1.metadata_service_pb2_grpc import (
     MetadataServiceServicer,
     add_MetadataServiceServicer_to_server,
 )
+from maestoso.search.v1 import search_service_pb2
+from maestoso.search.v1.search_service_pb2_grpc import (
+    SearchServiceServicer,
+    add_SearchServiceServicer_to_server,
+)
 from maestoso.task.v1 import task_service_pb2
 from maestoso.task.v1.task_service_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
 from maestoso.workflow.v1 import bulk_service_pb2, workflow_service_pb2
@@ -33,6 +38,7 @@ SERVICES: tuple[str, ...] = tuple(
         metadata_service_pb2,
         workflow_service_pb2,
         bulk_service_pb2,
+        search_service_pb2,
         task_service_pb2,
         admin_service_pb2,
     )
@@ -69,6 +75,7 @@ def offer(
     metadata: MetadataServiceServicer,
     workflow: WorkflowServiceServicer,
     bulk: BulkServiceServicer,
+    search: SearchServiceServicer,
     task: TaskServiceServicer,
     admin: AdminServiceServicer,
 ) -> None:
@@ -76,6 +83,7 @@ def offer(
     add_MetadataServiceServicer_to_server(metadata, server)
     add_WorkflowServiceServicer_to_server(workflow, server)
     add_BulkServiceServicer_to_server(bulk, server)
+    add_SearchServiceServicer_to_server(search, server)
     add_TaskServiceServicer_to_server(task, server)
     add_AdminServiceServicer_to_server(admin, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_.servicer, server)

@@ -512,6 +512,22 @@ async def backlog(conn: Connection, queues: Collection[tuple[str, str]]) -> set[
     return {QueueName(*row) for row in rows}
 
 
+async def namespaces_with(conn: Connection, queue: str) -> list[str]:
+    """The namespaces in which something waits in this queue. One index probe each."""
+    # $1 queue
+    rows = await conn.fetch(_NAMESPACES_WITH, queue)
+    return [row["name"] for row in rows]
+
+
+_NAMESPACES_WITH = """
+SELECT n.name FROM namespace n
+WHERE (
+  SELECT true FROM task_queue q
+  WHERE q.namespace = n.name AND q.queue = $1 AND q.owner_epoch IS NULL AND NOT q.ended LIMIT 1
+)
+"""
+
+
 # A loose scan finds the first row of each (namespace, queue, rank) by one index probe. Its due_ms is
 # the oldest of its rank, so the oldest of the queue is among them.
 # $1 namespace or NULL, $2 rows counted at most

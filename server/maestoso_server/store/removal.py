@@ -53,6 +53,7 @@ freed AS (
   DELETE FROM idempotency k USING paid p
   WHERE k.namespace = p.namespace AND k.key = p.idempotency_key AND k.workflow_id = $1),
 told AS (DELETE FROM inbox x USING gone g WHERE x.workflow_id = g.id AND x.kind <> $2::smallint),
+found AS (DELETE FROM search_attribute s USING gone g WHERE s.workflow_id = g.id),
 timed AS (DELETE FROM deadline d USING gone g WHERE d.workflow_id = g.id),
 heard AS (DELETE FROM event e USING gone g WHERE e.workflow_id = g.id AND e.acknowledged_ms IS NOT NULL)
 SELECT count(*) FROM gone"""

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ..engine.attributes import AttributeValue
 from ..engine.decision import QueueBirth, Slot
 from ..engine.secrets import mark_header, mark_row
 from ..engine.state import Header, Path, TaskRow, TaskStatus, WorkflowStatus
@@ -255,6 +256,11 @@ def saved_slot(n: int, header: Header, slot: Slot) -> tuple[Any, ...]:
         slot.holds,
         slot.refusable,
     )
+
+
+def saved_attribute(n: int, header: Header, name: str, value: AttributeValue) -> tuple[Any, ...]:
+    text = plain(value.text)
+    return n, name, header.namespace, header.created_ms, value.kind, text, value.number
 
 
 HEADER_COLUMNS = (

@@ -12,6 +12,7 @@ from ..ids import MAX_SEQ
 from .rows import (
     changed_payload,
     plain_or_none,
+    saved_attribute,
     saved_birth,
     saved_change,
     saved_header,
@@ -166,6 +167,8 @@ class Arrays:
             or decision.deleted
             or decision.fragments
             or item.answers
+            or decision.attributes
+            or decision.revived
             or decision.published
             or decision.cached
         ):
@@ -188,6 +191,8 @@ class Arrays:
         gone = {*item.messages, *decision.consumed} - answered
         rows["applied"] += [(n, message, None) for message in sorted(gone)]
         rows["answers"] += [(n, message, outcome) for message, outcome in sorted(item.answers)]
+        if decision.attributes or decision.revived:
+            self._add_attributes(n, item)
         rows["fragments"] += [(n, seq, document.raw) for seq, document in sorted(decision.fragments.items())]
         if decision.published or decision.cached:
             self._add_told(n, decision)
@@ -205,6 +210,18 @@ class Arrays:
             (n, header.namespace, write.name, write.key, write.output.raw, write.expires_ms)
             for write in decision.cached
         ]
+
+    def _add_attributes(self, n: int, item: WorkflowSave) -> None:
+        header = item.decision.header
+        for name, value in sorted(item.decision.attributes.items()):
+            if value is not None:
+                self._rows["attributes"].append(saved_attribute(n, header, name, value))
+            elif item.expected_revision and not item.decision.revived:
+                self._rows["attribute_removals"].append((n, name, None))
+        if item.decision.revived:
+            # Perhaps by another definition: what only the one before had goes.
+            kept = [name for name, value in item.decision.attributes.items() if value is not None]
+            self._rows["attribute_removals"].append((n, None, kept))
 
     def _add_births(self, n: int, item: WorkflowSave, now_ms: int) -> None:
         header = item.decision.header

@@ -52,6 +52,8 @@ TYPES = {
     "deadlines": "saved_deadline[]",
     "clears": "saved_removal[]",
     "fragments": "saved_fragment[]",
+    "attributes": "saved_attribute[]",
+    "attribute_removals": "saved_attribute_removal[]",
     "events": "saved_event[]",
     "caches": "saved_cache[]",
     "slots": "saved_slot[]",
@@ -357,6 +359,17 @@ def _rest(array: Array) -> list[str]:
         parts.append(f"""forked AS (
   INSERT INTO plan_fragment (workflow_id, seq, document)
   SELECT a.ids[i.n], i.seq, i.document {_fresh(array["fragments"])})""")
+    if "attributes" in array:
+        parts.append(f"""found_by AS (
+  INSERT INTO search_attribute (workflow_id, name, namespace, created_ms, kind, text, number)
+  SELECT a.ids[i.n], i.name, i.namespace, i.created_ms, i.kind, i.text, i.number
+  {_fresh(array["attributes"])}
+  ON CONFLICT (workflow_id, name) DO UPDATE SET kind = excluded.kind, text = excluded.text,
+    number = excluded.number)""")
+    if "attribute_removals" in array:
+        parts.append(f"""unfound AS (
+  DELETE FROM search_attribute s USING unnest({array["attribute_removals"]}) i
+  WHERE s.workflow_id = {_id("i")} AND (s.name = i.name OR NOT s.name = ANY (i.kept)))""")
     if "events" in array:
         parts.append(f"""told AS (
   INSERT INTO event (namespace, queue, message_id, body, created_ms, workflow_id)

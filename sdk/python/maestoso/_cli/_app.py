@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from maestoso.metadata.v1 import definition_pb2
+    from maestoso.search.v1 import search_service_pb2
     from maestoso.workflow.v1 import workflow_pb2
 
     from .._client import Client
@@ -346,6 +347,84 @@ def list_(
         )
 
     return connection.run(act)
+
+
+@app.command
+def search(
+    query: str = "",
+    *,
+    text: str = "",
+    sort: str = "",
+    limit: int = 20,
+    connection: Connection | None = None,
+) -> int:
+    """Find workflows, such as `search "status = FAILED AND startTime > 2026-11-25"`.
+
+    Parameters
+    ----------
+    query
+        Conditions on fields and search attributes, with AND, OR, NOT and parentheses.
+    text
+        Words that must all be found in names, ids, reasons or search attributes.
+    sort
+        `field:ASC` or `field:DESC`, several joined by `|`; the youngest first by default.
+    limit
+        At most so many.
+    """
+    connection = connection or Connection()
+
+    async def act(client: Client) -> None:
+
+        found: list[search_service_pb2.FoundWorkflow] = []
+        page = min(max(limit, 1), 5_000)
+        async for item in client.search(query, free_text=text, sort=sort, page_size=page):
+            if len(found) >= limit:
+                break
+            found.append(item)
+        _table(
+            connection,
+            found,
+            ("id", "name", "version", "status", "started", "took", "correlation id"),
+            lambda item: _summary(item.workflow),
+        )
+
+    return connection.run(act)
+
+
+@app.command
+def count(
+    query: str = "", *, text: str = "", group_by: str = "", connection: Connection | None = None
+) -> int:
+    """Count workflows; a number with a + is what was counted before the time was used up.
+
+    Parameters
+    ----------
+    query
+        As for `search`; without one, all.
+    text
+        As for `search`.
+    group_by
+        `status`, `workflowType`, `version` or `attributes.<name>`.
+    """
+    connection = connection or Connection()
+
+    async def act(client: Client) -> None:
+        from maestoso.search.v1 import search_service_pb2
+
+        counted = await client.count(query, free_text=text, group_by=group_by)
+        total = search_service_pb2.Group(value="in all", total=counted.total)
+        _table(connection, [*counted.groups, total], (group_by or "workflows", "count"), _group)
+
+    return connection.run(act)
+
+
+def _group(group: search_service_pb2.Group) -> Sequence[str]:
+    from rich.markup import escape
+
+    from maestoso.search.v1 import search_service_pb2
+
+    exact = group.total.relation == search_service_pb2.RELATION_EXACT
+    return escape(group.value or "(none)"), f"{group.total.count:,}{'' if exact else '+'}"
 
 
 def _summary(summary: workflow_pb2.WorkflowSummary) -> Sequence[str]:

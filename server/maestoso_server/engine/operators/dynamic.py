@@ -20,16 +20,11 @@ from .worker import enqueue
 
 def prepare(turn: Turn, node: Node, path: Path, _scope: int) -> tuple[Json, str, Any, str]:
     """(input, the task's name, its registered definition, domain)"""
-    return _prepare(turn, node, Json.of(turn.resolve(node, path, turn.header.next_seq)), path)
+    return prepare_with(turn, node, Json.of(turn.resolve(node, path, turn.header.next_seq)), path)
 
 
-def prepare_with(turn: Turn, node: Node, given: Json) -> tuple[Json, str, Any, str]:
-    """The same with this input."""
-    return _prepare(turn, node, given, None)
-
-
-def _prepare(turn: Turn, node: Node, given: Json, path: Path | None) -> tuple[Json, str, Any, str]:
-    """`path` where the input was resolved in it, and lacks the defaults of the definition still."""
+def prepare_with(turn: Turn, node: Node, given: Json, path: Path | None = None) -> tuple[Json, str, Any, str]:
+    """The same with this input. In the turn `path` the task's defaults stand in for what it lacks."""
     value = given.value
     parameter = node.task.dynamic_task_name_param or ""
     name = value.get(parameter)
@@ -41,10 +36,10 @@ def _prepare(turn: Turn, node: Node, given: Json, path: Path | None) -> tuple[Js
             f"Parameter= {parameter}, input= {str(value)[:200]}"
         )
     definition = turn.ask(TaskDefinition(check_name(name, f"The task name that {parameter} gives")))
-    fallbacks = fallbacks_of(definition)
-    if path is not None and fallbacks is not None:
-        given = Json.of(turn.fill(value, fallbacks, node, path, turn.header.next_seq))
     if not turn.lacking:
+        fallbacks = fallbacks_of(definition)
+        if fallbacks is not None and path is not None:
+            given = Json.of(turn.fill(value, fallbacks, node, path, turn.header.next_seq))
         policy = dynamic_policy(node, definition)
         fault = input_fault(turn, node, given, policy)
         if fault is not None:

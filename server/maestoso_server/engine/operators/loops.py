@@ -98,8 +98,8 @@ def _judge(turn: Turn, found: _Verdict) -> None:
     state = row.state or {}
     number = state["turn"]
     if state.get("failed_permissive"):
-        rows = (inner for inner in _inside(turn, row, number) if _failed_in_body(turn, row, inner))
-        failed = [inner for inner in rows if not _is_caught(turn, inner)]
+        failed = [inner for inner in _inside(turn, row, number) if _failed_in_body(turn, row, inner)]
+        failed = [inner for inner in failed if not _is_caught(turn, inner)]
         found.failed = " ".join(inner.reason for inner in failed if inner.reason)
         found.name = first_name(failed)
         return

@@ -288,7 +288,9 @@ class BulkQuery(google.protobuf.message.Message):
     correlation_id: builtins.str
     """With this correlation id; empty = any."""
     query: builtins.str
-    """The same in the query language of searches; empty = none."""
+    """The same in the query language of searches, which must match too; empty = none. Search attributes are
+    written `attributes.<name>` here.
+    """
     @property
     def created_from(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Started at this time or later; absent = no bound."""

@@ -1,0 +1,1 @@
+"""Tasks that the server does itself. They come through the ordinary queue, as to any worker."""
