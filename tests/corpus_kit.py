@@ -6,6 +6,7 @@ names its files and holds our verdicts. Without it the tests over it are left ou
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -158,6 +159,8 @@ async def judge(served: Served, entry: Entry) -> Verdict:
 
 # --- running -------------------------------------------------------------------------------------------
 
+PATIENCE_S = 20
+"""For a script whose value is still to come."""
 STEPS_MAX = 400
 """Reports, signals and deadlines of one run. A loop that an echoing worker never ends is cut here."""
 
@@ -244,12 +247,27 @@ async def run(bench: Bench, workflow_id: str, *, steps: int = STEPS_MAX) -> Ran:
     who signals every WAIT and HUMAN without a clock, and time that passes when nothing else does.
 
     One that has not ended after so many steps is terminated."""
+    changed = asyncio.Event()
+    stop = bench.executor.changes.subscribe(workflow_id, lambda _: changed.set())
+    try:
+        return await _drive(bench, workflow_id, steps, changed)
+    finally:
+        stop()
+
+
+async def _drive(bench: Bench, workflow_id: str, steps: int, changed: asyncio.Event) -> Ran:
     for _ in range(steps):
+        changed.clear()
         await bench.executor.idle()
         if await _ended(bench, workflow_id):
             return await look(bench, workflow_id)
-        if not await _step(bench, workflow_id):
-            raise AssertionError(f"nothing moves any more: {await look(bench, workflow_id)}")
+        if await _step(bench, workflow_id):
+            continue
+        try:  # a script that is slow today
+            async with asyncio.timeout(PATIENCE_S):
+                await changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"nothing moves any more: {await look(bench, workflow_id)}") from None
     await bench.happen(workflow_id, Terminate(now_ms=bench.clock.now_ms(), reason=f"{steps} steps"))
     await bench.executor.idle()
     return await look(bench, workflow_id)

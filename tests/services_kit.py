@@ -206,7 +206,10 @@ async def serve(
         await server.start()
         await health.set(serving=True)
         stack.push_async_callback(server.stop, None)
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+        large = [("grpc.max_receive_message_length", config.max_message_bytes)]  # as clients allow
+        channel = await stack.enter_async_context(
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=large)
+        )
         yield Served(port, channel, database, clock, executor, watches, epoch, bulk, metrics)
 
 

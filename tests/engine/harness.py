@@ -29,6 +29,7 @@ from maestoso_server.engine.decision import (
     MessageKind,
     Outcome,
     Publication,
+    Slot,
     Verdict,
 )
 from maestoso_server.engine.events import (
@@ -99,6 +100,8 @@ class World:
         """Workflow ids, one for each decision that ended one."""
         self.needs_asked: list[needs.Need] = []
         self.most_rows = 0
+        self.slots: list[Slot] = []
+        """What decisions did to the slots of workflows, in the order of the commits."""
         self.published: list[tuple[str, Publication]] = []
         """(workflow, event), in the order of the commits."""
         self.cache: dict[tuple[str, str], CacheWrite] = {}
@@ -372,6 +375,8 @@ class World:
                 stored.parked[self._message_ids] = message.body
             else:
                 self.inbox.append((self._message_ids, message))
+        if decision.slot is not None:
+            self.slots.append(decision.slot)
         self.published.extend((stored.header.id, event) for event in decision.published)
         self.cache.update(((write.name, write.key), write) for write in decision.cached)
         for seq, script in decision.scripts.items():

@@ -275,3 +275,17 @@ def test_variables_drive_a_loop() -> None:
     workflow = world.start("flow")
     assert world.header(workflow).variables.value == {"n": 3}
     assert world.status(workflow) == "COMPLETED"
+
+
+def test_large_outputs_are_written_by_several_decisions() -> None:
+    """A save is bounded in bytes, too; what comes of it is the same."""
+    decisions = []
+    for size in (10, 400_000):
+        world = World(
+            flow(loop("l", [inline("n", "({text: $.text})", {"text": "${workflow.input.text}"})], 8))
+        )
+        run = world.start("flow", {"text": "x" * size})
+        assert world.shown(run) == ["l:COMPLETED", *(f"n__{number}:COMPLETED" for number in range(1, 9))]
+        decisions.append(world.decisions)
+    small, large = decisions
+    assert small == 1 < large

@@ -514,3 +514,17 @@ def test_a_dynamic_fork_inside_a_body_is_cancelled_with_it(world: Any) -> None:
     assert [w.row(w_id, f"_t_{n}").status.name for n in (0, 2)] == ["CANCELED", "CANCELED"]
     w.result(w_id, "h")
     assert w.status(w_id) == "COMPLETED"
+
+
+def test_a_workflow_whose_first_failures_were_all_caught_says_why_it_failed() -> None:
+    """The first fifty failed rows are those of a loop of TRYs, which count for nothing."""
+    body = guarded("guard", [simple("a")], catch())
+    world = World(flow(loop("l", [body], 60), simple("p", permissive=True), simple("after")))
+    workflow_id = world.start("flow")
+    for turn in range(1, 61):
+        world.result(workflow_id, f"a__{turn}", status=TaskStatus.FAILED, reason="caught")
+    world.result(workflow_id, "p", status=TaskStatus.FAILED, reason="not caught")
+    world.result(workflow_id, "after")
+
+    assert world.status(workflow_id) == "FAILED"
+    assert "not caught" in (world.header(workflow_id).reason or "")

@@ -11,10 +11,19 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from maestoso_server.engine.decision import Outcome, Verdict
-from maestoso_server.engine.events import Due, Pause, QueueFacts, Restart, Resume, Retry, Terminate
+from maestoso_server.engine.events import (
+    Due,
+    Pause,
+    QueueFacts,
+    Restart,
+    Resume,
+    Retry,
+    SlotGranted,
+    Terminate,
+)
 from maestoso_server.engine.state import TaskStatus
 
-from .harness import World, flow, fork, inline, join, loop, simple, switch, task
+from .harness import World, catch, flow, fork, guarded, inline, join, loop, simple, switch, task
 from .strategies import CHILD, documents
 from .test_properties import QUICK, STEPS_MAX, outcome_of, picture, seeds
 
@@ -361,19 +370,183 @@ def test_a_task_early_in_a_loops_body_runs_from_the_next_turn() -> None:
     assert world.status(run) == "COMPLETED"
 
 
+# --- TRY and compensation -------------------------------------------------------------------------
+
+
+def test_a_try_goes_on_with_its_new_cases_and_finally() -> None:
+    world = World(flow(guarded("g", [simple("a")], catch(simple("c"), names=("Odd",)))))
+    run = world.start("flow")
+    new = guarded("g", [simple("a"), simple("b")], catch(simple("d"), names=("Even",)), last=[simple("f")])
+
+    outcome = world.upgrade(run, version(2, new))
+
+    assert outcome.verdict is Verdict.APPLIED
+    changes = {
+        change["reference"]: (change["change"], change["fields"]) for change in report(outcome)["changes"]
+    }
+    assert changes == {
+        "g": ("CHANGED", ["catchCases", "tasks"]),
+        "c": ("REMOVED", []),
+        "b": ("ADDED", []),
+        "d": ("ADDED", []),
+        "f": ("ADDED", []),
+    }
+    world.result(run, "a")
+    world.result(run, "b", status=TaskStatus.FAILED_WITH_TERMINAL_ERROR, error_name="Even")
+    world.result(run, "d")
+    world.result(run, "f")
+    assert world.status(run) == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("new", "place"),
+    [
+        (guarded("g", [simple("b")], catch(simple("a"))), "inside g.catchCases[0]"),
+        (guarded("g", [simple("b")], last=[simple("a")]), "inside g.finallyTasks"),
+        (simple("g", compensate=[simple("a")]), "inside g.compensate"),
+    ],
+)
+def test_an_open_task_in_another_part_of_its_try_forbids_it(new: Any, place: str) -> None:
+    world = World(flow(guarded("g", [simple("a")])))
+    run = world.start("flow")
+
+    told = faults(world.upgrade(run, version(2, new)))
+
+    assert told["a"].endswith(f"inside g.tryTasks, which would be {place}")
+
+
+def test_a_new_time_limit_of_a_try_is_that_of_its_body() -> None:
+    def limited(seconds: int) -> dict[str, Any]:
+        clock = {"name": "g", "retryCount": 0, "timeoutSeconds": seconds}
+        body = [simple("a"), simple("b")]
+        return guarded("g", body, catch(simple("c")), taskDefinition=clock)
+
+    world = World(flow(limited(0)))
+    in_body, in_case = world.start("flow"), world.start("flow")
+    world.result(in_case, "a", status=TaskStatus.FAILED_WITH_TERMINAL_ERROR)
+
+    for run in (in_body, in_case):
+        assert world.upgrade(run, version(2, limited(30))).verdict is Verdict.APPLIED
+    world.advance(31)
+
+    assert world.shown(in_body)[:2] == ["g:IN_PROGRESS", "a:CANCELED"]
+    assert world.shown(in_case) == ["g:IN_PROGRESS", "a:FAILED_WITH_TERMINAL_ERROR", "c:SCHEDULED"]
+
+
+def undone(reference: str, *chain: str) -> dict[str, Any]:
+    return simple(reference, compensate=[simple(name) for name in chain])
+
+
+def test_what_has_completed_is_undone_as_the_new_version_says() -> None:
+    world = World(flow(undone("a", "ua"), simple("b"), simple("c")))
+    run = world.start("flow")
+    world.result(run, "a")
+    world.result(run, "b")
+
+    outcome = world.upgrade(run, version(2, undone("a", "ua2"), undone("b", "ub"), simple("c")))
+
+    assert warnings(outcome) == {}
+    assert "__compensate" not in str(report(outcome))
+    world.result(run, "c", status=TaskStatus.FAILED_WITH_TERMINAL_ERROR)
+    world.result(run, "ub")
+    world.result(run, "ua2")
+    assert world.status(run) == "FAILED"
+
+
+def test_what_is_not_undone_any_more_is_warned_of() -> None:
+    world = World(flow(undone("a", "ua"), undone("late", "ul"), simple("c")))
+    run = world.start("flow")
+    world.result(run, "a")
+
+    outcome = world.upgrade(run, version(2, simple("a"), simple("late"), simple("c")))
+
+    assert outcome.verdict is Verdict.APPLIED
+    assert warnings(outcome) == {
+        "a": "has completed, and is not compensated any more: the new version has no compensate for it"
+    }
+    world.result(run, "late", status=TaskStatus.FAILED_WITH_TERMINAL_ERROR)
+    assert world.status(run) == "FAILED"
+
+
+def test_a_compensation_under_way_goes_on_with_what_the_new_version_undoes() -> None:
+    world = World(flow(undone("a", "ua"), undone("b", "ub"), undone("c", "uc"), simple("d")))
+    run = world.start("flow")
+    for reference in ("a", "b", "c"):
+        world.advance(1)
+        world.result(run, reference)
+    world.result(run, "d", status=TaskStatus.FAILED_WITH_TERMINAL_ERROR)
+    assert world.row(run, "uc").status is TaskStatus.SCHEDULED
+
+    gone = faults(world.upgrade(run, version(2, simple("a"), simple("b"), simple("c"), simple("d"))))
+    assert gone[""] == "it is compensating, and the new version has no task with compensate"
+    new = version(2, undone("a", "ua"), simple("b"), undone("c", "uc"), simple("d"))
+    assert world.upgrade(run, new).verdict is Verdict.APPLIED
+
+    world.result(run, "uc")
+    world.result(run, "ua")
+    assert world.status(run) == "FAILED"
+    assert "ub" not in {row.reference for row in world.rows(run)}
+
+
+# --- how many may run at once ---------------------------------------------------------------------
+
+
+def slotted(number: int, limit: int, *tasks: dict[str, Any]) -> dict[str, Any]:
+    config = {"rateLimitConfig": {"rateLimitKey": "k", "concurrentExecLimit": limit}} if limit else {}
+    return version(number, *tasks, **config)
+
+
+@pytest.mark.parametrize("limit", [0, 5])
+def test_a_workflow_that_waits_for_its_slot_begins_by_the_new_plan(limit: int) -> None:
+    world = World(slotted(1, 1, simple("a")))
+    run = world.start("flow")
+    assert world.shown(run) == []
+
+    outcome = world.upgrade(run, slotted(2, limit, simple("first"), simple("a")))
+
+    assert outcome.verdict is Verdict.APPLIED
+    assert warnings(outcome) == {}
+    world.happen(run, SlotGranted(now_ms=world.now_ms))
+    assert world.shown(run) == ["first:SCHEDULED"]
+
+
+@pytest.mark.parametrize(("before", "after", "given_back"), [(1, 0, True), (1, 5, True), (0, 5, False)])
+def test_a_slot_that_is_held_is_given_back_whatever_the_new_version_says(
+    before: int, after: int, given_back: bool
+) -> None:
+    """And one that was not taken is not: the new limit counts starts from then on."""
+    world = World(slotted(1, before, simple("a")))
+    run = world.start("flow")
+    if before:
+        world.happen(run, SlotGranted(now_ms=world.now_ms))
+    world.upgrade(run, slotted(2, after, simple("a")))
+
+    world.slots.clear()
+    world.result(run, "a")
+
+    assert world.status(run) == "COMPLETED"
+    assert [slot.slots for slot in world.slots] == ([0] if given_back else [])
+
+
 # --- any definition, any moment -------------------------------------------------------------------
+
+anything = documents() | documents(sagas=True)
 
 
 def play(
-    world: World, seed: int, order: random.Random, at: int, new: Any, failing: float
+    world: World, seed: int, order: random.Random, at: int, new: Any, failing: float, *, pausing: bool = False
 ) -> tuple[str, Outcome | None]:
-    """Play the document, and change over to another one before the step `at`; what was answered to that."""
+    """Play the document, and change over to another one before the step `at`; what was answered to that.
+    `pausing`: it is PAUSED from the step before until then, and comes to a stop with work held back."""
     run = world.start("flow", {"k": 7})
     outcome: Outcome | None = None
     for step in range(STEPS_MAX):
+        if pausing and step == at - 1:
+            world.happen(run, Pause(now_ms=world.now_ms))
         if step == at and not world.header(run).status.terminal:
             outcome = world.upgrade(run, new)
             assert outcome.verdict is Verdict.APPLIED, report(outcome)
+            world.happen(run, Resume(now_ms=world.now_ms))
         pending = [
             (stored_id, row)
             for stored_id in sorted(world.workflows)
@@ -391,13 +564,15 @@ def play(
 
 
 @QUICK
-@given(documents(), seeds, st.integers(0, 30), st.booleans())
-def test_upgrading_to_the_same_changes_nothing(document: Any, seed: int, at: int, partial: bool) -> None:
+@given(anything, seeds, st.integers(0, 30), st.booleans(), st.booleans())
+def test_upgrading_to_the_same_changes_nothing(
+    document: Any, seed: int, at: int, partial: bool, pausing: bool
+) -> None:
     pictures = []
     for number in (1, 2):
         world = World(document, CHILD, partial=partial)
         new = {**copy.deepcopy(document), "version": number}
-        run, _ = play(world, seed, random.Random(seed), at, new, 0.2)
+        run, _ = play(world, seed, random.Random(seed), at, new, 0.3, pausing=pausing)
         pictures.append(picture(world, run))
         note("\n".join(world.history))
     assert pictures[0] == pictures[1]
@@ -421,8 +596,10 @@ def test_what_is_appended_runs_unless_it_is_warned_of(document: Any, seed: int, 
 
 
 @QUICK
-@given(documents(), documents(), seeds, st.booleans())
-def test_any_other_document_is_taken_or_refused(one: Any, other: Any, seed: int, partial: bool) -> None:
+@given(anything, anything, seeds, st.integers(0, 9), st.booleans())
+def test_any_other_document_is_taken_or_refused(
+    one: Any, other: Any, seed: int, at: int, partial: bool
+) -> None:
     """What the world checks after each decision holds, and every workflow comes to its end."""
     world = World(one, CHILD, partial=partial)
     order = random.Random(seed)
@@ -430,7 +607,7 @@ def test_any_other_document_is_taken_or_refused(one: Any, other: Any, seed: int,
     new = {**other, "version": 2}
     taken = False
     for step in range(STEPS_MAX):
-        if step == 2 and not world.header(run).status.terminal:
+        if step == at and not world.header(run).status.terminal:
             dry = world.upgrade(run, new, dry_run=True)
             real = world.upgrade(run, new)
             assert real.report == dry.report
@@ -443,7 +620,8 @@ def test_any_other_document_is_taken_or_refused(one: Any, other: Any, seed: int,
         ]
         if pending:
             stored_id, row = order.choice(pending)
-            world.report(stored_id, row.seq, {"value": 1})
+            status, output, reason, name = outcome_of(seed, row, 0.2)
+            world.report(stored_id, row.seq, output, status, reason=reason, error_name=name)
         elif any(stored.deadlines for stored in world.workflows.values()):
             world.advance(5)
         else:

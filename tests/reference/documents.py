@@ -10,20 +10,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from .interpreter import flatten
+
 Node = dict[str, Any]
 Draw = Any
 
 LEAVES = ("simple", "inline", "variable", "noop", "wait", "human", "dynamic", "terminate")
 CONTAINERS = ("switch", "decision", "fork", "same", "different", "loop", "list", "child")
-INPUT = {
-    "n": 2,
-    "text": "a",
-    "float": 1.0,
-    "none": None,
-    "yes": True,
-    "list": [1, "two", {"x": 3}],
-    "map": {"n": 1},
-}
+INPUT = {"n": 2, "text": "a", "float": 1.0, "none": None, "yes": True}
+INPUT |= {"list": [1, "two", {"x": 3}], "map": {"n": 1}}
 READS = (
     "${workflow.input.n}",
     "at ${workflow.input.float} of ${workflow.input.map} and ${workflow.input.gone}",
@@ -45,14 +40,14 @@ class Shape:
     """What may occur, and how deep."""
 
     kinds: tuple[str, ...] = (*LEAVES, *CONTAINERS)
+    depth: int = 2
     width: int = 2
     names: int = 0
     policies: dict[str, Node] = field(default_factory=dict)
     children: list[Node] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     """References made so far, which later expressions may read."""
-    failing: bool = True
-    """Tasks may time out, scripts may throw."""
+    forking: bool = True
 
     def name(self, prefix: str) -> str:
         self.names += 1
@@ -60,15 +55,15 @@ class Shape:
 
 
 @st.composite
-def cases(draw: Draw, kinds: tuple[str, ...], depth: int = 2, failing: bool = True) -> Any:
+def cases(draw: Draw, kinds: tuple[str, ...] = (*LEAVES, *CONTAINERS), depth: int = 2) -> Any:
     """(document, its children, task definitions)."""
-    shape = Shape(kinds=kinds, failing=failing)
+    shape = Shape(kinds=kinds, depth=depth)
     tasks = _chain(draw, shape, depth)
     document: Node = {"name": "flow", "version": 1, "schemaVersion": 2, "tasks": tasks}
     if draw(st.booleans()):
         last = shape.seen[-1]
         document["outputParameters"] = {"last": f"${{{last}.output}}", "status": "${workflow.status}"}
-    if failing and draw(st.integers(0, 5)) == 5:
+    if draw(st.integers(0, 5)) == 5:
         document |= {"timeoutSeconds": draw(st.integers(1, 90)), "timeoutPolicy": "TIME_OUT_WF"}
     return document, shape.children, shape.policies
 
@@ -125,16 +120,14 @@ def _policy(draw: Draw, shape: Shape, name: str) -> Node:
         policy["backoffScaleFactor"] = 3
     if draw(st.booleans()):
         policy["maxRetryDelaySeconds"] = 30
-    if draw(st.booleans()):
-        policy["inputTemplate"] = {"a": "default", "c": "${workflow.input.n}"}
-    shape.policies[name] = policy
-    if not shape.failing:
-        return {}
     policy["responseTimeoutSeconds"] = draw(st.sampled_from((20, 5)))
     policy["timeoutPolicy"] = draw(st.sampled_from(("RETRY", "TIME_OUT_WF", "ALERT_ONLY")))
     for clock, seconds in (("timeoutSeconds", 25), ("pollTimeoutSeconds", 15), ("totalTimeoutSeconds", 45)):
         if draw(st.integers(0, 3)) == 3:
             policy[clock] = seconds
+    if draw(st.booleans()):
+        policy["inputTemplate"] = {"a": "default", "c": "${workflow.input.n}"}
+    shape.policies[name] = policy
     return {}
 
 
@@ -150,8 +143,7 @@ def _leaf(draw: Draw, shape: Shape, kind: str) -> Node:
     if kind == "simple":
         return _simple(draw, shape)
     if kind == "inline":
-        scripts = ("$.n", "({value: $.n})", "$.n > 1", "$.gone.x")
-        script = draw(st.sampled_from(scripts if shape.failing else scripts[:-1]))
+        script = draw(st.sampled_from(("$.n", "({value: $.n})", "$.n > 1", "$.gone.x")))
         inputs = {"expression": script, "evaluatorType": "javascript", "n": "${workflow.input.n}"}
         return _node(shape, "INLINE", "i", inputs, **_flags(draw))
     if kind == "variable":
@@ -204,9 +196,8 @@ def _switch(draw: Draw, shape: Shape, kind: str, depth: int) -> list[Node]:
         return [node]
     ends = [chain[-1]["taskReferenceName"] for chain in (*branches.values(), default) if chain]
     before = _simple(draw, shape)
-    joined = _node(
-        shape, "EXCLUSIVE_JOIN", "e", joinOn=ends, defaultExclusiveJoinTask=[before["taskReferenceName"]]
-    )
+    defaults = [before["taskReferenceName"]] if draw(st.booleans()) else []
+    joined = _node(shape, "EXCLUSIVE_JOIN", "e", joinOn=ends, defaultExclusiveJoinTask=defaults)
     return [before, node, joined]
 
 
@@ -218,7 +209,9 @@ def _fork(draw: Draw, shape: Shape, depth: int) -> list[Node]:
         branches.append(_chain(draw, shape, depth))
     shape.seen = seen
     ends = [chain[-1]["taskReferenceName"] for chain in branches]
-    waited = ends if draw(st.booleans()) else draw(st.lists(st.sampled_from(ends), unique=True))
+    inside = [node["taskReferenceName"] for chain in branches for node in flatten(chain)]
+    some = draw(st.sampled_from((None, ends, [*inside, *seen])))
+    waited = ends if some is None else draw(st.lists(st.sampled_from(some), unique=True, max_size=4))
     fork = _node(shape, "FORK_JOIN", "f", _reads(draw, shape), forkTasks=branches)
     join = _node(shape, "JOIN", "j", {"no": "effect"}, joinOn=waited, **_flags(draw))
     return [fork, join]
@@ -235,9 +228,8 @@ def _loop(draw: Draw, shape: Shape, kind: str, depth: int) -> Node:
     turns = draw(st.integers(1, 3))
     last = body[-1]["taskReferenceName"]
     if kind == "list":
-        given = draw(
-            st.sampled_from(("${workflow.input.list}", "${workflow.input.n}", "${workflow.input.gone}"))
-        )
+        read = draw(st.sampled_from(("list", "n", "gone")))
+        given = f"${{workflow.input.{read}}}"
         if draw(st.booleans()):
             made["items"] = given
         else:
@@ -260,7 +252,7 @@ def _loop(draw: Draw, shape: Shape, kind: str, depth: int) -> Node:
 
 def _child(draw: Draw, shape: Shape, depth: int) -> Node:
     name = shape.name("child")
-    inner = Shape(kinds=shape.kinds, width=shape.width, names=shape.names, failing=shape.failing)
+    inner = Shape(kinds=shape.kinds, width=shape.width, names=shape.names)
     tasks = _chain(draw, inner, depth)
     shape.names = inner.names
     shape.policies |= inner.policies
@@ -280,7 +272,7 @@ def _same(draw: Draw, shape: Shape) -> list[Node]:
     inputs: Node = {"forkTaskInputs": data[: draw(st.integers(0, 3))]}
     if "child" in shape.kinds and draw(st.booleans()):
         name = shape.name("forked")
-        inner = _simple(draw, Shape(names=shape.names + 1, policies=shape.policies, failing=shape.failing))
+        inner = _simple(draw, Shape(names=shape.names + 1, policies=shape.policies))
         shape.names += 2
         shape.children.append({"name": name, "version": 1, "schemaVersion": 2, "tasks": [inner]})
         inputs["forkTaskWorkflow"] = name

@@ -65,6 +65,10 @@ class Task:
     started_ms: int | None = None
     wait_ms: int | None = None
     child: Run | None = None
+    chosen: list[Node] = field(default_factory=list)
+    """The case that a SWITCH or DECISION chose."""
+    listed: bool = False
+    """A join of what a dynamic fork listed."""
     fatal: str | None = None
     """Why the workflow ends with it, where that is not the usual text; no attempt follows."""
 
@@ -175,12 +179,6 @@ class Interpreter:
         """Workers' tasks that have not ended."""
         return [task for run in self.runs for task in run.tasks if not task.ended and task.run.queued(task)]
 
-    def waiting(self) -> list[Task]:
-        """What anybody may complete."""
-        kinds = ("WAIT", "HUMAN")
-        tasks = (task for run in self.runs for task in run.tasks)
-        return [task for task in tasks if task.type in kinds and task.status == "IN_PROGRESS"]
-
     def timers(self) -> list[tuple[int, Task | Run]]:
         """Every clock that runs, and when it strikes next."""
         clocks: list[tuple[int, Task | Run]] = []
@@ -216,7 +214,6 @@ class Run:
         self.tasks: list[Task] = []
         self.deleted: list[Task] = []
         self.id = "root" if parent is None else f"{parent.id}>"
-        self.scope = Scope()
         self.queue: deque[Chain] = deque()
         self.blocked: list[tuple[Condition, Chain]] = []
         self.begun_ms = world.now_ms
@@ -224,10 +221,12 @@ class Run:
         self.terminated_by: Task | None = None
         world.runs.append(self)
 
-    # --- life -----------------------------------------------------------------------------------------
+    # --- life ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         self._guarded(lambda: self.spawn(self.chain(self.document["tasks"], (), self.scope), self.scope))
+
+    scope = property(lambda self: self.__dict__.setdefault("_scope", Scope()))
 
     def pump(self) -> None:
         self._guarded(lambda: None)
@@ -321,7 +320,7 @@ class Run:
             row.reason = f"Sub workflow {self.name}.{version}/{self.id} failure reason: {self.reason}"
         row.run.pump()
 
-    # --- what expressions see -------------------------------------------------------------------------
+    # --- what expressions see ----------------------------------------------------------------------------
 
     def view(self) -> dict[str, Any]:
         seen: dict[str, Any] = {
@@ -335,7 +334,7 @@ class Run:
                 "taskId": task.id,
                 "reasonForIncompletion": task.reason,
                 "retryCount": task.attempt,
-                "iteration": task.iteration if task.type == "DO_WHILE" else (task.path or (0,))[-1],
+                "iteration": task.iteration or (task.path[-1] if task.path else 0),
             }
             for task in self.tasks
         }
@@ -362,7 +361,7 @@ class Run:
         found = [task for task in self.tasks if task.reference == reference and task.path == path]
         return found[-1] if found else None
 
-    # --- records --------------------------------------------------------------------------------------
+    # --- records -----------------------------------------------------------------------------------------
 
     def create(self, node: Node, path: Path, status: str, kind: str = "", name: str = "") -> Task:
         made = Task(
@@ -391,11 +390,17 @@ class Run:
         plain = task.type not in OPERATORS and task.node["type"] == "SIMPLE"
         return {"name": task.node["name"]} if plain else {"retryCount": 0, "responseTimeoutSeconds": 0}
 
+    def retries(self, task: Task) -> int:
+        """How many attempts may follow the first."""
+        own = task.node.get("retryCount")
+        limit: int = self.policy(task).get("retryCount", 3) if own is None else own
+        return limit
+
     def queued(self, task: Task) -> bool:
         """A worker's task."""
         return task.type not in OPERATORS
 
-    # --- chains ---------------------------------------------------------------------------------------
+    # --- chains ------------------------------------------------------------------------------------------
 
     def chain(self, nodes: list[Node], path: Path, scope: Scope) -> Chain:
         for index, node in enumerate(nodes):
@@ -450,14 +455,9 @@ class Run:
             usual = f"Task {task.id} failed with status: {status} and reason: '{task.reason}'"
             raise Ended(status, task.fatal or usual)
 
-    def retries(self, task: Task) -> int:
-        limit = task.node.get("retryCount")
-        return int(self.policy(task).get("retryCount", 3) if limit is None else limit)
-
     def _next_attempt(self, task: Task) -> Task | None:
         policy = self.policy(task)
-        limit = self.retries(task)
-        if task.status not in RETRIABLE or task.type in NEVER_RETRIED or task.attempt >= limit:
+        if task.status not in RETRIABLE or task.type in NEVER_RETRIED or task.attempt >= self.retries(task):
             return None
         if task.fatal is not None:
             return None
@@ -503,7 +503,7 @@ class Run:
         else:
             attempt.input = {**before.input, **fresh}
 
-    # --- clocks ---------------------------------------------------------------------------------------
+    # --- clocks ------------------------------------------------------------------------------------------
 
     def timers(self) -> Iterator[tuple[int, Task | Run]]:
         document = self.document
@@ -585,7 +585,7 @@ class Run:
         if which != "response" and obeyed == "TIME_OUT_WF":
             task.fatal = task.reason  # B15: optional and permissive hold for time-outs too
 
-    # --- operators ------------------------------------------------------------------------------------
+    # --- operators ---------------------------------------------------------------------------------------
 
     def _worker(self, node: Node, path: Path, scope: Scope) -> Chain:
         simple = (node.get("type") or "SIMPLE") == "SIMPLE"
@@ -686,7 +686,7 @@ class Run:
         yield from self._chosen(task, branch, path, scope)
 
     def _chosen(self, task: Task, branch: list[Node], path: Path, scope: Scope) -> Chain:
-        task.status = "COMPLETED"
+        task.status, task.chosen = "COMPLETED", branch
         if branch:
             self.spawn(self._noticed(task), Scope())
             yield from self.chain(branch, path, scope)
@@ -715,8 +715,10 @@ class Run:
         self._make_join(following, path, {"joinOn": following.get("joinOn") or []})
         yield from ()
 
-    def _make_join(self, node: Node, path: Path, input: dict[str, Any]) -> None:
-        self.create(node, path, "IN_PROGRESS").input = input
+    def _make_join(self, node: Node, path: Path, input: dict[str, Any]) -> Task:
+        made = self.create(node, path, "IN_PROGRESS")
+        made.input = input
+        return made
 
     def _fork_join_dynamic(self, node: Node, path: Path, scope: Scope, following: Node) -> Chain:
         given = self.inputs(node)
@@ -732,7 +734,8 @@ class Run:
         self.spawn(self._noticed(task), Scope())
         for branch in branches:
             self.spawn(self._forked(branch, node["taskReferenceName"], path, scope), scope)
-        self._make_join(following, path, {**(following.get("inputParameters") or {}), "joinOn": names})
+        input = {**(following.get("inputParameters") or {}), "joinOn": names}
+        self._make_join(following, path, input).listed = True
         yield from ()
 
     def _forked(self, node: Node, fork: str, path: Path, scope: Scope) -> Chain:
@@ -759,7 +762,41 @@ class Run:
 
     def _can_join(self, task: Task) -> bool:
         """B3: an outcome counts when no attempt follows. Those that are not permissive end the workflow."""
-        return all(row is not None and row.final for row in self._joined(task))
+        return all(self._no_more(task, name) for name in task.input["joinOn"])
+
+    def _no_more(self, join: Task, name: str) -> bool:
+        """Whether a joined task has its outcome, or never gets one.
+
+        tests/engine/test_unreached.py: Conductor waits for a task of a case that is not chosen for ever.
+        Here the join waits until the case that was chosen instead has ended; a task in a loop beside
+        the join has ended when that loop has; and one in no turn of the join's own is not waited for."""
+        row = self.newest(name, join.path)
+        if row is not None or join.listed:
+            return row is not None and row.final
+        mine, around = self.around(join.reference), self.around(name)
+        if mine is None or around is None:
+            return True
+        own, loops = ([node for node, _ in one if node["type"] == "DO_WHILE"] for one in (mine, around))
+        if loops[: len(own)] != own:
+            return True
+        if len(loops) > len(own):
+            return self._no_more(join, loops[len(own)]["taskReferenceName"])
+        for node, case in reversed(around):
+            if node not in (outer for outer, _ in mine) and node["type"] in ("SWITCH", "DECISION"):
+                switch = self.newest(node["taskReferenceName"], join.path)
+                if switch is not None and switch.final:
+                    return switch.chosen is not case and self._case_is_over(switch)
+        return False
+
+    def _case_is_over(self, switch: Task) -> bool:
+        if not switch.chosen:
+            return True
+        last = self.newest(switch.chosen[-1]["taskReferenceName"], switch.path)
+        return last is not None and last.final and self._case_is_over(last)
+
+    def around(self, reference: str) -> list[tuple[Node, list[Node]]] | None:
+        """The containers around a task, outermost first, each with the chain in it that leads there."""
+        return around(self.document["tasks"], reference)
 
     def _gather(self, task: Task) -> None:
         found = [row for row in self._joined(task) if row is not None]
@@ -779,10 +816,11 @@ class Run:
         task = self.create(node, path, "IN_PROGRESS")
         defaults = node.get("defaultExclusiveJoinTask") or []
         task.input = {"joinOn": node["joinOn"], "defaultExclusiveJoinTask": defaults}
-        yield partial(self._selected_is_final, task)
+        yield partial(self._can_select, task)
         selected = self._selected(task)
-        assert selected is not None
-        if selected.unsuccessful:
+        if selected is None:  # tests/engine/test_unreached.py: nothing was chosen, and nothing will be
+            task.status = "COMPLETED"
+        elif selected.unsuccessful:
             task.status, task.reason = "FAILED", selected.reason
         else:
             task.status, task.output = "COMPLETED", selected.output
@@ -794,9 +832,12 @@ class Run:
         rows = (self.newest(name, task.path) for name in listed)
         return next((row for row in rows if row is not None), None)
 
-    def _selected_is_final(self, task: Task) -> bool:
+    def _can_select(self, task: Task) -> bool:
         selected = self._selected(task)
-        return selected is not None and selected.final
+        if selected is not None:
+            return selected.final
+        listed = [*task.input["joinOn"], *task.input["defaultExclusiveJoinTask"]]
+        return all(self._no_more(task, name) for name in listed)
 
     def _do_while(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.create(node, path, "IN_PROGRESS")
@@ -977,12 +1018,27 @@ def turn_output(rows: list[Task]) -> dict[str, Any]:
     return {row.reference: row.stored_output for row in rows}
 
 
+def chains(node: Node) -> list[list[Node]]:
+    """The chains of tasks directly in a task."""
+    inner = [*(node.get("decisionCases") or {}).values(), *(node.get("forkTasks") or [])]
+    return [*inner, node.get("defaultCase") or [], node.get("loopOver") or []]
+
+
 def flatten(nodes: list[Node]) -> Iterator[Node]:
     for node in nodes:
         yield node
-        inner = [*(node.get("decisionCases") or {}).values(), *(node.get("forkTasks") or [])]
-        for chain in [*inner, node.get("defaultCase") or [], node.get("loopOver") or []]:
+        for chain in chains(node):
             yield from flatten(chain)
+
+
+def around(nodes: list[Node], reference: str) -> list[tuple[Node, list[Node]]] | None:
+    for node in nodes:
+        if node["taskReferenceName"] == reference:
+            return []
+        for chain in chains(node):
+            if (found := around(chain, reference)) is not None:
+                return [(node, chain), *found]
+    return None
 
 
 def forked_same(fork: Node, given: dict[str, Any], again: bool) -> list[Node] | None:

@@ -42,7 +42,7 @@ class Pair:
         self.rows: dict[str, tuple[str, int]] = {}
         self.history: list[str] = []
 
-    # --- what happens ---------------------------------------------------------------------------------
+    # --- what happens ------------------------------------------------------------------------------------
 
     def answer(self, task: Task, status: str, output: dict[str, Any], reason: str | None) -> None:
         self.history.append(f"{task.id}: {status} {output}")
@@ -62,12 +62,6 @@ class Pair:
     def take(self, task: Task) -> None:
         self.history.append(f"{task.id}: taken")
         self.model.take(task)
-
-    def pass_time(self, until_ms: int) -> None:
-        """Nothing happens until then."""
-        self._strike_early(until_ms)
-        self.engine.now_ms = self.model.now_ms = until_ms
-        self.history.append(f"it is {until_ms - START_MS}")
 
     def tick(self, due_ms: int, what: Task | Run) -> None:
         """The next clock strikes. The engine may keep earlier moments: at those nothing may change."""
@@ -110,14 +104,14 @@ class Pair:
         found = [task for run in self.model.runs for task in run.tasks if task.id == symbol]
         return found[0] if found else None
 
-    # --- what is seen ---------------------------------------------------------------------------------
+    # --- what is seen ------------------------------------------------------------------------------------
 
     def _symbol(self, workflow: str, row: TaskRow) -> str:
         return f"{self.symbols[workflow]}/{shown_reference(row.reference, row.path)}#{row.attempt}"
 
     def _learn(self) -> None:
         for workflow, stored in self.engine.workflows.items():
-            for seq, row in stored.rows.items() if workflow in self.symbols else ():
+            for seq, row in stored.rows.items():
                 id = task_id(workflow, seq)
                 if id in self.symbols and row.child_id is None:
                     continue
@@ -134,33 +128,31 @@ class Pair:
         engine = {
             self._symbol(workflow, row): (row.status.name, stored.queue.get(row.seq))
             for workflow, stored in self.engine.workflows.items()
-            if workflow in self.symbols
             for row in stored.rows.values()
         }
         model = {
             task.id: (task.status, task.available_ms if run.queued(task) and not task.ended else None)
-            for run in self._known_runs()
+            for run in self.model.runs
             for task in run.tasks
         }
         agree(engine, model)
+        self._obey_laws()
+
+    def _obey_laws(self) -> None:
+        """What holds whatever the interpreter says."""
+        for workflow, stored in self.engine.workflows.items():
+            done = self.engine.header(workflow).status.name == "COMPLETED"
+            still = [row.reference for row in stored.rows.values() if row.status < TaskStatus.COMPLETED]
+            assert not (done and still), f"complete, and not ended: {still}"  # M.1
+        for run in self.model.runs:
+            for task in run.tasks:
+                assert task.attempt <= run.retries(task), f"{task.id}: too many attempts"  # M.2
 
     def compare_all(self) -> None:
         self._learn()
-        engine = [self._engine_run(one) for one in self.engine.workflows if one in self.symbols]
-        model = self.model_runs()
+        engine = [self._engine_run(workflow) for workflow in self.engine.workflows]
+        model = [_model_run(run) for run in self.model.runs]
         agree({run["id"]: run for run in engine}, {run["id"]: run for run in model})
-
-    def model_runs(self) -> list[dict[str, Any]]:
-        """What the interpreter shows, which is what the engine shows."""
-        return [_model_run(run) for run in self._known_runs()]
-
-    def _known_runs(self) -> list[Run]:
-        """Without children that came and went, row and all (keepLastN), between two looks."""
-        return [
-            run
-            for run in self.model.runs
-            if run.id in self.workflows or (run.parent is not None and run.parent in run.parent.run.tasks)
-        ]
 
     def _engine_run(self, workflow: str) -> dict[str, Any]:
         header = self.engine.header(workflow)

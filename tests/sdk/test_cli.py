@@ -457,6 +457,11 @@ async def test_list_of_nothing_says_so(shell: Shell) -> None:
             "TerminateWorkflow",
             workflow_service_pb2.TerminateWorkflowResponse(),
         ),
+        (
+            ["terminate", "w-1", "--compensate"],
+            "TerminateWorkflow",
+            workflow_service_pb2.TerminateWorkflowResponse(),
+        ),
         (["pause", "w-1"], "PauseWorkflow", workflow_service_pb2.PauseWorkflowResponse()),
         (["resume", "w-1"], "ResumeWorkflow", workflow_service_pb2.ResumeWorkflowResponse()),
         (

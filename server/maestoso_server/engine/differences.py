@@ -7,10 +7,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from .nodes import LOOP, Node
-from .plan import Plan
+from .nodes import BODY, FINALLY, LOOP, TRY, Node
+from .plan import UNDOING, Plan
 
-_CHAINS = frozenset({"decision_cases", "default_case", "fork_tasks", "loop_over"})
+_CHAINS = frozenset(
+    {
+        "decision_cases",
+        "default_case",
+        "fork_tasks",
+        "loop_over",
+        "try_tasks",
+        "catch_cases",
+        "finally_tasks",
+        "compensate",
+    }
+)
+"""Fields that hold tasks: what differs in them is told of those tasks, and as `tasks` of this one."""
 _WORKFLOW_FIELDS = (
     "input_template",
     "variables",
@@ -39,7 +51,7 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One reference. `fields`: the JSON names of what differs; `container` means that it lies in another
-    fork, switch or loop."""
+    fork, switch, loop or TRY, or in another part of one; `tasks` that other tasks lie directly in it."""
 
     reference: str
     kind: Kind
@@ -50,12 +62,15 @@ def differences(old: Plan, new: Plan) -> list[Difference]:
     """Every reference that differs: in the order of the old document, then the new ones."""
     found = []
     for reference, node in old.nodes.items():
+        if reference == UNDOING:
+            continue
         other = new.nodes.get(reference)
         if other is None:
             found.append(Difference(reference, Kind.REMOVED))
         elif fields := _changed(node, other):
             found.append(Difference(reference, Kind.CHANGED, fields))
-    found += [Difference(reference, Kind.ADDED) for reference in new.nodes if reference not in old.nodes]
+    added = (name for name in new.nodes if name not in old.nodes and name != UNDOING)
+    found += [Difference(reference, Kind.ADDED) for reference in added]
     return found
 
 
@@ -72,6 +87,8 @@ def _changed(old: Node, new: Node) -> tuple[str, ...]:
         for name in type(old.task).model_fields
         if name not in _CHAINS and getattr(old.task, name) != getattr(new.task, name)
     ]
+    if _catches(old) != _catches(new):
+        fields.append("catchCases")
     if chain(old) != chain(new):
         fields.append("container")
     if _contents(old) != _contents(new):
@@ -80,9 +97,15 @@ def _changed(old: Node, new: Node) -> tuple[str, ...]:
 
 
 def _contents(node: Node) -> Any:
-    """The references directly inside a container, chain by chain."""
+    """The references directly inside a container, chain by chain, and of what undoes the task."""
     cases = [(key, _references(head)) for key, head in node.cases.items()]
-    return cases, _references(node.default), [_references(head) for head in node.branches]
+    branches = [_references(head) for head in node.branches]
+    return cases, _references(node.default), branches, _references(node.compensation)
+
+
+def _catches(node: Node) -> list[tuple[list[str], list[str]]]:
+    """What each catch case is for."""
+    return [(case.error_names, case.statuses) for case in node.task.catch_cases]
 
 
 def _references(head: Node | None) -> list[str]:
@@ -104,18 +127,38 @@ def siblings(head: Node | None) -> Iterator[Node]:
         head = head.next
 
 
-def chain(node: Node) -> tuple[tuple[str, int], ...]:
-    """The containers around a node, the innermost first: (reference, kind)."""
+def chain(node: Node) -> tuple[tuple[str, int, int], ...]:
+    """The containers around a node, the innermost first: (reference, kind, part of a TRY). A task whose
+    compensation it belongs to is one of them."""
     found = []
-    at = node.parent
+    inner, at = node, node.parent
     while at is not None:
-        found.append((at.reference, at.kind))
-        at = at.parent
+        found.append((at.reference, at.kind, inner.part if at.kind == TRY else BODY))
+        inner, at = at, at.parent
     return tuple(found)
 
 
+def place(node: Node) -> str:
+    """Where a node lies, for people."""
+    around = []
+    inner, at = node, node.parent
+    while at is not None:
+        around.append(_room(at, inner))
+        inner, at = at, at.parent
+    return f"inside {' / '.join(reversed(around))}" if around else "in no container"
+
+
+def _room(node: Node, inner: Node) -> str:
+    if node.kind == TRY:
+        part = {BODY: "tryTasks", FINALLY: "finallyTasks"}.get(inner.part, f"catchCases[{inner.part - 1}]")
+        return f"{node.reference}.{part}"
+    if node.compensation is not None and any(other is inner for other in siblings(node.compensation)):
+        return f"{node.reference}.compensate"
+    return node.reference
+
+
 def inside(node: Node) -> Iterator[Node]:
-    """Every node inside a container, at any depth."""
+    """Every node inside a container, at any depth; what undoes it is not."""
     pending = [*node.branches, *node.cases.values(), node.default]
     while pending:
         for found in siblings(pending.pop()):

@@ -62,10 +62,18 @@ def output_fault(turn: Turn, output: Json) -> str | None:
 
 
 def _permissive_reason(turn: Turn) -> str:
-    rows = failed_rows(turn, 0, _REASONS_MAX)
-    if turn.plan.guarded:
-        rows = [row for row in rows if not _is_caught(turn, row)]
-    texts = [reasons.permissive_failed(turn.task_id(row.seq), row.status, row.reason) for row in rows]
+    rows: list[TaskRow] = []
+    after = 0
+    while True:
+        page = failed_rows(turn, after, _REASONS_MAX)
+        rows += [row for row in page if not turn.plan.guarded or not _is_caught(turn, row)]
+        if turn.lacking or len(rows) >= _REASONS_MAX or len(page) < _REASONS_MAX:
+            break
+        after = page[-1].seq  # a page of caught ones: those that count come later
+    texts = [
+        reasons.permissive_failed(turn.task_id(row.seq), row.status, row.reason)
+        for row in rows[:_REASONS_MAX]
+    ]
     return ". ".join(texts)
 
 

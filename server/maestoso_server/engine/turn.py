@@ -33,13 +33,16 @@ _TERMINAL = _COMPLETED
 """The lowest terminal status."""
 UNRESOLVED_MAX = 20
 """Expressions that found nothing and are kept with their row."""
+BYTES_A_ROW = 8 * 1024
+"""A row counts once more in a decision's budget for each so many bytes of its payloads: what one save
+writes is bounded in bytes, too."""
 _CLOCKED = frozenset({"due", "clocks"})
 """Keys of a row's record that speak of a row in `deadline`."""
 
 
 class Turn(Reading):
     """`now_ms` is the time of the event being applied. `budget` is how many rows may still be written
-    before the rest is left to a `Continue`."""
+    before the rest is left to a `Continue`; large payloads count as several."""
 
     __slots__ = (
         "agenda",
@@ -143,6 +146,11 @@ class Turn(Reading):
         header.last_task = seq
         self.changed = True
         self.budget -= 1
+        self.spend(row.input)
+
+    def spend(self, payload: Json) -> None:
+        """Count a payload that this decision puts together."""
+        self.budget -= len(payload.raw) // BYTES_A_ROW
 
     def take_seq(self) -> int:
         header = self.header

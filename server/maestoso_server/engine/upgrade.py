@@ -13,25 +13,68 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..payload import Json
+from . import slots
+from .chains import is_undoing
 from .cursor import continues
 from .decision import Outcome, Verdict
-from .differences import Difference, Reach, chain, differences, workflow_fields
+from .differences import Difference, Reach, chain, differences, place, workflow_fields
 from .ending import open_rows
 from .events import Upgrade
 from .limits import TASKS_MAX
 from .needs import Definition
-from .nodes import DYNAMIC, EXCLUSIVE_JOIN, JOIN, Node
+from .nodes import BODY, DYNAMIC, EXCLUSIVE_JOIN, JOIN, TRY, Node
+from .operators.compensation import page
+from .operators.joins import is_left_out
 from .outcomes import behind, refused
-from .plan import Plan
+from .plan import UNDOING, Plan
 from .state import Path, TaskRow, WorkflowStatus
-from .steps import AFRESH, AGAIN, BIRTH, BRANCHES, CLOSE, JOIN_BIRTH, NOTIFY, RECOUNT, RUN, SETTLE, TURN
+from .steps import (
+    AFRESH,
+    AGAIN,
+    ASIDE,
+    BIRTH,
+    BRANCHES,
+    CATCH,
+    CHOOSE,
+    CLOSE,
+    DROP,
+    JOIN_BIRTH,
+    NOTIFY,
+    PART,
+    RECOUNT,
+    RUN,
+    SETTLE,
+    SWEEP,
+    TURN,
+    UNDO,
+    UNREACHED,
+)
 from .turn import Turn
 
 OPEN_TOLD_MAX = 100
 """Open tasks that a report names for one reference."""
 _ENDED = int(WorkflowStatus.COMPLETED)
 _NAMES_A_NODE = frozenset({BIRTH, JOIN_BIRTH, AFRESH})
-_NAMES_A_ROW = frozenset({AGAIN, RUN, SETTLE, NOTIFY, BRANCHES, TURN, CLOSE, RECOUNT})
+_NAMES_A_ROW = frozenset(
+    {
+        AGAIN,
+        RUN,
+        SETTLE,
+        NOTIFY,
+        BRANCHES,
+        TURN,
+        CLOSE,
+        RECOUNT,
+        UNREACHED,
+        CATCH,
+        SWEEP,
+        CHOOSE,
+        PART,
+        UNDO,
+    }
+)
+_OF_AN_OPERATOR = frozenset({ASIDE, DROP})
+"""A rerun or a jump that was not through when the workflow was paused."""
 
 
 @dataclass(slots=True)
@@ -53,6 +96,10 @@ class _Standing:
     """(reference, container row) of nodes that are about to get their rows."""
     branches: list[tuple[Node, int]]
     """Forks whose branches from that number on are still to come."""
+    unbegun: bool = False
+    """It waits for its slot: all of it is still to come."""
+    half_done: bool = False
+    """An operator's command is not through."""
 
 
 def apply_upgrade(turn: Turn, event: Upgrade) -> Outcome | None:
@@ -100,9 +147,13 @@ def _standing(turn: Turn) -> _Standing | None:
         return None
     known = {row.seq for row in rows}
     found.rows = [(row, node) for row in rows if (node := turn.node_of(row)) is not None]
+    if slots.waits(turn):
+        found.unbegun = True
     for step in turn.pending_work()["held"]:
         if step[0] in _NAMES_A_NODE:
             found.births.append((step[1], step[3]))
+        elif step[0] in _OF_AN_OPERATOR:
+            found.half_done = True
         elif step[0] in _NAMES_A_ROW and step[1] not in known:
             row = turn.row(step[1])
             node = turn.node_of(row) if row is not None else None
@@ -127,6 +178,8 @@ def _path_of(turn: Turn, node: Node) -> Path | None:
 def _reach(plan: Plan, standing: _Standing) -> Reach:
     """What can still run under a plan, from where the flow stands."""
     reach = Reach()
+    if standing.unbegun and plan.first is not None:
+        reach.born(plan.first)
     for row, _ in standing.rows:
         node = plan.nodes.get(row.reference)
         if node is not None:
@@ -154,6 +207,9 @@ def _judge(turn: Turn, new: Plan, standing: _Standing) -> _Found:
     found = _Found()
     if new.name != old.name:
         _fault(found, "", f"it runs {old.name}: a definition named {new.name} is not a version of that")
+    if standing.half_done:
+        text = "it is PAUSED in the midst of a rerun or a jump: resume it, and upgrade it then"
+        _fault(found, "", text)
     for row, node in (*standing.rows, *standing.held):
         _judge_row(turn, new, found, row, node)
     for reference, scope in standing.births:
@@ -167,6 +223,7 @@ def _judge(turn: Turn, new: Plan, standing: _Standing) -> _Found:
     before, after = _reach(old, standing), _reach(new, standing)
     _judge_joins(turn, new, found, standing, before, after)
     _warn_of_places(old, new, found, after)
+    _warn_of_undoing(turn, new, found)
     _warn_of_time(turn, new, found)
     return found
 
@@ -204,13 +261,15 @@ def _judge_place(turn: Turn, new: Plan, found: _Found, node: Node, why: str) -> 
         return False
     other = new.nodes.get(anchor.reference)
     inner = "" if anchor is node else f" in its branch {node.reference}"
-    if other is None:
+    if other is None and anchor.reference == UNDOING:
+        _fault(found, "", "it is compensating, and the new version has no task with compensate")
+    elif other is None:
         _fault(found, anchor.reference, f"{why}{inner} and is not in the definition any more")
     elif other.kind != anchor.kind or other.row_type != anchor.row_type:
         before, after = _type(anchor), _type(other)
         _fault(found, anchor.reference, f"{why}{inner} of type {before}, which would be {after}")
     elif chain(other) != chain(anchor):
-        before, after = _place(anchor), _place(other)
+        before, after = place(anchor), place(other)
         _fault(found, anchor.reference, f"{why}{inner} {before}, which would be {after}")
     else:
         return True
@@ -219,11 +278,6 @@ def _judge_place(turn: Turn, new: Plan, found: _Found, node: Node, why: str) -> 
 
 def _type(node: Node) -> str:
     return node.type if node.row_type == node.type else f"{node.type} {node.row_type}"
-
-
-def _place(node: Node) -> str:
-    around = [reference for reference, _ in reversed(chain(node))]
-    return f"inside {' / '.join(around)}" if around else "in no container"
 
 
 def _judge_joins(
@@ -239,11 +293,11 @@ def _judge_joins(
             if reference not in after.soon:
                 continue
             path = _path_of(turn, node)
-        missing = [name for name in node.join_on if name not in after.soon and not _has_row(turn, name, path)]
+        missing = [name for name in node.awaited if not _can_come(turn, new, name, after, path)]
         stuck = _stuck_before(turn, reference, before, path)
         if node.kind == EXCLUSIVE_JOIN:
             others = node.task.default_exclusive_join_task
-            if len(missing) < len(node.join_on) or stuck or any(_has_row(turn, o, path) for o in others):
+            if len(missing) < len(node.awaited) or stuck or any(_has_row(turn, o, path) for o in others):
                 continue
             _fault(found, reference, f"would wait for ever: none of {', '.join(missing)} can come any more")
             continue
@@ -263,7 +317,14 @@ def _stuck_before(turn: Turn, reference: str, before: Reach, path: Path | None) 
     node = turn.plan.nodes.get(reference)
     if node is None:
         return set()
-    return {name for name in node.join_on if name not in before.soon and not _has_row(turn, name, path)}
+    return {name for name in node.awaited if not _can_come(turn, turn.plan, name, before, path)}
+
+
+def _can_come(turn: Turn, plan: Plan, reference: str, reach: Reach, path: Path | None) -> bool:
+    """Whether a join that waits for this task will hear of it: it runs, can run, or is known not to."""
+    if reference in reach.soon or _has_row(turn, reference, path):
+        return True
+    return path is not None and is_left_out(turn, plan.nodes[reference], path)
 
 
 def _has_row(turn: Turn, reference: str, path: Path | None) -> bool:
@@ -275,12 +336,24 @@ def _warn_of_places(old: Plan, new: Plan, found: _Found, after: Reach) -> None:
     for reference, node in new.nodes.items():
         if reference in old.nodes or (node.parent is not None and node.parent.reference not in old.nodes):
             continue
+        if is_undoing(node):  # it runs whenever its task is undone
+            continue
         if reference not in after:
             text = "is new, and lies behind the point where the workflow stands: it will never run here"
             found.warnings[(reference, text)] = None
         elif reference not in after.soon:
             text = f"is new, and runs from the next turn of {node.loops[-1]} on"
             found.warnings[(reference, text)] = None
+
+
+def _warn_of_undoing(turn: Turn, new: Plan, found: _Found) -> None:
+    """Tasks that have completed, and that nothing would undo any more."""
+    gone = tuple(name for name in turn.plan.compensable if name not in new.compensable)
+    if not gone:
+        return
+    for row in page(turn, gone, (), [turn.now_ms + 1, 0]):
+        text = "has completed, and is not compensated any more: the new version has no compensate for it"
+        found.warnings[(row.reference, text)] = None
 
 
 def _warn_of_time(turn: Turn, new: Plan, found: _Found) -> None:
@@ -300,7 +373,7 @@ def _change_over(turn: Turn, new: Plan, event: Upgrade, standing: _Standing) -> 
         other = new.nodes.get(row.reference)
         if other is not None and old.nodes.get(row.reference) is node:
             _change_clocks(turn, row, node, other)
-            _change_join(turn, row, node, other)
+            _change_join(turn, row, node, new, other)
     turn.plan = new
     header.snapshot_id = event.snapshot_id
     header.name, header.version = event.name or new.name, event.version or new.version
@@ -317,6 +390,8 @@ def _change_clocks(turn: Turn, row: TaskRow, old: Node, new: Node) -> None:
     gets the new ones: its deadline comes now, and is answered with the next one."""
     if old.kind == DYNAMIC or old.policy.clocks == new.policy.clocks:
         return
+    if old.kind == TRY and (row.state or {}).get("part") != BODY:  # its clock is that of its body
+        return
     if row.queued:
         state = row.state or {}
         if "clocks" not in state:
@@ -330,12 +405,17 @@ def _change_clocks(turn: Turn, row: TaskRow, old: Node, new: Node) -> None:
     turn.changed = True
 
 
-def _change_join(turn: Turn, row: TaskRow, old: Node, new: Node) -> None:
+def _waits_for(plan: Plan, join: Node) -> Any:
+    """All that its counters depend on."""
+    if join.kind not in (JOIN, EXCLUSIVE_JOIN):
+        return None
+    guards = [[at.reference for at in plan.nodes[name].guarded_by] for name in join.awaited]
+    return join.join_on, join.task.default_exclusive_join_task, join.awaited, guards
+
+
+def _change_join(turn: Turn, row: TaskRow, old: Node, plan: Plan, new: Node) -> None:
     """What an open join waits for is counted anew."""
-    if (
-        old.join_on != new.join_on
-        or old.task.default_exclusive_join_task != new.task.default_exclusive_join_task
-    ):
+    if _waits_for(turn.plan, old) != _waits_for(plan, new):
         turn.set_state(turn.edit(row), recount=True)
         turn.later((RECOUNT, row.seq))
 

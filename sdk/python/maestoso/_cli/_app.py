@@ -451,15 +451,25 @@ def _table(connection: Connection, items: Sequence[Any], titles: Sequence[str], 
 
 
 @app.command
-def terminate(workflow_id: Id, *, reason: str = "", connection: Connection | None = None) -> int:
+def terminate(
+    workflow_id: Id,
+    *,
+    reason: str = "",
+    compensate: Annotated[bool, Parameter(negative="")] = False,
+    connection: Connection | None = None,
+) -> int:
     """End a workflow as TERMINATED, with its open tasks and children.
 
     Parameters
     ----------
     reason
         Why, for people.
+    compensate
+        First undo what has completed, by the `compensate` of its tasks.
     """
-    return (connection or Connection()).run(lambda client: client.terminate(workflow_id, reason))
+    return (connection or Connection()).run(
+        lambda client: client.terminate(workflow_id, reason, compensate=compensate)
+    )
 
 
 @app.command

@@ -179,7 +179,7 @@ def _find(turn: Turn, found: _Next) -> None:
             row = turn.row(found.queue.pop(0))
             if turn.lacking:
                 return
-            if row is not None and not _is_undone(row):
+            if row is not None and not _is_undone(row) and _has_chain(turn, row):
                 found.target = row
                 return
         if found.done:
@@ -191,6 +191,12 @@ def _find(turn: Turn, found: _Next) -> None:
         found.done = len(rows) < FOUND_AT_ONCE
         if rows:
             found.before = list(_age(rows[-1]))
+
+
+def _has_chain(turn: Turn, row: TaskRow) -> bool:
+    """Not where the workflow was upgraded since the task was found."""
+    node = turn.plan.nodes.get(row.reference)
+    return node is not None and node.compensation is not None
 
 
 def _meant(turn: Turn, found: _Next) -> tuple[tuple[str, ...], Path]:

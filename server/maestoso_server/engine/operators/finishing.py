@@ -46,6 +46,7 @@ def finish(
         output = EMPTY
     if output is not None:
         mine.output = output
+        turn.spend(output)
     turn.close(node, mine, status, reason)
     if mine.state is not None:
         mine.state = {key: value for key, value in mine.state.items() if key not in _TRANSIENT} or None

@@ -107,6 +107,16 @@ def _is_unreached(turn: Turn, join: Node, node: Node, path: Path, ours: bool, pe
     return False
 
 
+def is_left_out(turn: Turn, node: Node, path: Path) -> bool:
+    """Whether a task without a row is known never to get one: what is around it has gone another way. A
+    join that waits for it hears so once that way has ended."""
+    for guard in node.guarded_by:
+        row = turn.newest(guard.reference, path)
+        if row is not None and row.status >= _COMPLETED and not is_ahead(row):
+            return not any(held is node and _leads_to(guard, row, head) for head, held in guard.guards)
+    return False
+
+
 def _is_over(turn: Turn, guard: Node, row: TaskRow, path: Path, ours: bool, pending: set[int]) -> bool:
     """Whether the case that an ended switch chose has ended."""
     head = _chosen(guard, row)
