@@ -334,7 +334,7 @@ class Run:
                 "taskId": task.id,
                 "reasonForIncompletion": task.reason,
                 "retryCount": task.attempt,
-                "iteration": task.iteration or (task.path[-1] if task.path else 0),
+                "iteration": task.iteration if task.type == "DO_WHILE" else (task.path or (0,))[-1],
             }
             for task in self.tasks
         }
