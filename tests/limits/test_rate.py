@@ -57,7 +57,7 @@ async def test_streams_get_the_next_task_at_the_opening_without_a_beat(nodes: No
                 place = tasks.index(task)
                 given.append(task.result().workflow_id)
                 tasks[place] = asyncio.create_task((one, other)[place].task())
-        assert given == started[:2]
+        assert sorted(given) == sorted(started[:2])  # two workers: either may be heard first
         await nodes.until(lambda: nodes.value("SELECT sum(granted) FROM task_grant"), 2)
 
         await nodes.advance(9_990)
