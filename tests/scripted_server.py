@@ -23,12 +23,13 @@ from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import metadata_service_pb2
 from maestoso.search.v1 import search_service_pb2
 from maestoso.task.v1 import task_service_pb2
-from maestoso.workflow.v1 import workflow_service_pb2
+from maestoso.workflow.v1 import bulk_service_pb2, workflow_service_pb2
 
 _METHODS = {
     f"/{service.full_name}/{method.name}": method
     for module in (
         admin_service_pb2,
+        bulk_service_pb2,
         metadata_service_pb2,
         search_service_pb2,
         task_service_pb2,

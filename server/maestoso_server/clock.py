@@ -100,6 +100,7 @@ class ManualClock:
     def __init__(self, now_ms: int = 1_750_000_000_000) -> None:
         self._now_ms = now_ms
         self._sleepers: list[tuple[int, asyncio.Event]] = []
+        self._more = asyncio.Event()
 
     def now_ms(self) -> int:
         return self._now_ms
@@ -124,6 +125,12 @@ class ManualClock:
         """The earliest time that anybody waits for."""
         return min((until_ms for until_ms, _ in self._sleepers), default=None)
 
+    async def awaited(self, until_ms: int) -> None:
+        """Until somebody waits for exactly that moment."""
+        while all(until_ms != moment for moment, _ in self._sleepers):
+            self._more.clear()
+            await self._more.wait()
+
     async def sleep_until(self, until_ms: int) -> None:
         await self.wait(asyncio.Event(), until_ms)
 
@@ -135,6 +142,7 @@ class ManualClock:
         wake = asyncio.Event()
         sleeper = (until_ms, wake)
         self._sleepers.append(sleeper)
+        self._more.set()
         waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(wake.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -97,7 +97,7 @@ class Flaky:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 7])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_replies_lost_again_and_again_cost_time_and_nothing_else(database_url: str, seed: int) -> None:
     faults = [Flaky(seed), Flaky(seed + 100)]
     async with (

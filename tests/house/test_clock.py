@@ -77,6 +77,20 @@ async def test_manual_clock_wakes_only_those_whose_time_has_come() -> None:
     assert clock.next_wake_ms is None
 
 
+async def test_a_test_waits_until_somebody_waits_for_a_moment() -> None:
+    clock = ManualClock(1_000)
+    awaited = asyncio.create_task(clock.awaited(1_500))
+    other = asyncio.create_task(clock.sleep_until(1_400))
+    await asyncio.wait([awaited], timeout=0)
+    assert not awaited.done()
+
+    sleeper = asyncio.create_task(clock.sleep_until(1_500))
+    await asyncio.wait_for(awaited, 5)
+
+    clock.advance(500)
+    await asyncio.wait_for(asyncio.gather(other, sleeper), 5)
+
+
 @pytest.mark.parametrize("clock", [SystemClock(), ManualClock()])
 async def test_event_ends_a_wait_before_its_time_and_time_does_not_set_it(clock: Clock) -> None:
     event = asyncio.Event()

@@ -469,6 +469,11 @@ async def test_list_of_nothing_says_so(shell: Shell) -> None:
             "RetryWorkflow",
             workflow_service_pb2.RetryWorkflowResponse(),
         ),
+        (
+            ["upgrade", "w-1", "--version", "2"],
+            "UpgradeWorkflow",
+            workflow_service_pb2.UpgradeWorkflowResponse(),
+        ),
         (["restart", "w-1", "--latest"], "RestartWorkflow", workflow_service_pb2.RestartWorkflowResponse()),
         (
             ["signal", "w-1", "wait", "--output", '{"a":1}'],
@@ -494,6 +499,64 @@ async def test_each_command_makes_its_call_and_tells_a_refusal(
     assert status == DONE
     status, _, err = await shell.run(*arguments)
     assert (status, "no workflow w-1" in err) == (REFUSED, True)
+
+
+async def test_a_dry_upgrade_shows_what_changes_and_what_speaks_against_it(shell: Shell) -> None:
+    report = workflow_pb2.UpgradeReport(
+        from_version=1,
+        to_version=2,
+        workflow_fields=["timeoutSeconds"],
+        differences=[
+            workflow_pb2.Difference(
+                reference="pay",
+                kind=workflow_pb2.DIFFERENCE_KIND_CHANGED,
+                fields=["inputParameters"],
+                open_task_ids=["t-1"],
+            ),
+            workflow_pb2.Difference(reference="log", kind=workflow_pb2.DIFFERENCE_KIND_ADDED),
+        ],
+        warnings=[workflow_pb2.UpgradeNote(reference="log", message="it will never run here")],
+    )
+    possible = workflow_service_pb2.UpgradeWorkflowResponse(report=report)
+    impossible = workflow_service_pb2.UpgradeWorkflowResponse(report=report)
+    impossible.report.faults.add(reference="pay", message="is gone")
+    shell.server.on("UpgradeWorkflow", possible, impossible, possible)
+
+    status, out, _ = await shell.run("upgrade", "w-1", "--dry-run")
+    assert status == DONE
+    assert [" ".join(line.split()) for line in out.splitlines()] == [
+        "it would go from version 1 to 2",
+        "changed the workflow: timeoutSeconds",
+        "changed pay: inputParameters (open)",
+        "added log",
+        "note log it will never run here",
+    ]
+    assert shell.server.requests[0].dry_run
+
+    status, out, _ = await shell.run("upgrade", "w-1", "--dry-run")
+    assert status == OTHER_END
+    assert "it cannot go from version 1 to 2" in out
+    assert "against   pay is gone" in out
+
+    _, out, _ = await shell.run("upgrade", "w-1", "--json")
+    assert json.loads(out)["to_version"] == 2
+
+
+async def test_an_upgrade_that_does_not_fit_says_why(shell: Shell) -> None:
+    error = error_pb2.Error(
+        message="order version 2 does not fit it",
+        violations=[
+            error_pb2.Violation(path="pay", message="is gone"),
+            error_pb2.Violation(message="it is another workflow"),
+        ],
+    )
+    shell.server.on("UpgradeWorkflow", Refusal(grpc.StatusCode.FAILED_PRECONDITION, error))
+
+    status, out, err = await shell.run("upgrade", "w-1")
+
+    assert (status, out) == (REFUSED, "")
+    assert "pay: is gone" in err
+    assert "the workflow: it is another workflow" in err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--node", "n", "--session", "s"]])

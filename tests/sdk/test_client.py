@@ -17,6 +17,8 @@ from maestoso import (
     FailedPrecondition,
     Internal,
     InvalidArgument,
+    Mock,
+    Mocks,
     NotFound,
     Start,
     Tls,
@@ -29,7 +31,7 @@ from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import definition_pb2, metadata_service_pb2
 from maestoso.search.v1 import search_service_pb2
 from maestoso.task.v1 import task_pb2, task_service_pb2
-from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
+from maestoso.workflow.v1 import bulk_pb2, bulk_service_pb2, workflow_pb2, workflow_service_pb2
 from scripted_server import Refusal, ScriptedServer, Silence, scripted_server
 
 UNAVAILABLE = Refusal(
@@ -338,6 +340,27 @@ Call = Callable[[Client], Coroutine[Any, Any, Any]]
             workflow_service_pb2.SignalWorkflowResponse(),
             False,
         ),
+        ("UpgradeWorkflow", lambda c: c.upgrade("w"), workflow_service_pb2.UpgradeWorkflowResponse(), True),
+        ("TestWorkflow", lambda c: c.test_workflow("x"), workflow_service_pb2.TestWorkflowResponse(), True),
+        (
+            "CreateBulkOperation",
+            lambda c: c.create_bulk("pause", ["w"]),
+            bulk_service_pb2.CreateBulkOperationResponse(),
+            False,
+        ),
+        (
+            "CreateBulkOperation",
+            lambda c: c.create_bulk("pause", ["w"], idempotency_key="k"),
+            bulk_service_pb2.CreateBulkOperationResponse(),
+            True,
+        ),
+        ("GetBulkOperation", lambda c: c.get_bulk("b"), bulk_service_pb2.GetBulkOperationResponse(), True),
+        (
+            "CancelBulkOperation",
+            lambda c: c.cancel_bulk("b"),
+            bulk_service_pb2.CancelBulkOperationResponse(),
+            True,
+        ),
         ("GetTask", lambda c: c.get_task("t"), task_service_pb2.GetTaskResponse(), True),
         ("AddTaskLogs", lambda c: c.add_task_logs("t", ["x"]), task_service_pb2.AddTaskLogsResponse(), False),
         ("PollTasks", lambda c: c.poll(["a"], wait=1.0), task_service_pb2.PollTasksResponse(), False),
@@ -423,6 +446,16 @@ async def test_each_call_is_repeated_only_where_that_is_safe(
             lambda c: c.task_definitions(),
         ),
         (
+            "ListBulkOperations",
+            bulk_service_pb2.ListBulkOperationsResponse(operations=[bulk_pb2.BulkOperation()]),
+            lambda c: c.bulks(),
+        ),
+        (
+            "ListBulkItems",
+            bulk_service_pb2.ListBulkItemsResponse(items=[bulk_pb2.BulkItem()]),
+            lambda c: c.bulk_items("b", bulk_pb2.BULK_ITEM_STATE_FAILED),
+        ),
+        (
             "ListTaskLogs",
             task_service_pb2.ListTaskLogsResponse(lines=[task_service_pb2.TaskLogLine()]),
             lambda c: c.task_logs("t"),
@@ -463,6 +496,115 @@ async def test_validation_stores_nothing(client: Client, server: ScriptedServer)
 
     assert answer.violations[0].path == "name"
     assert (server.requests[0].validate_only, server.requests[0].strict) == (True, True)
+
+
+async def test_a_dry_upgrade_returns_its_report(client: Client, server: ScriptedServer) -> None:
+    fault = workflow_pb2.UpgradeNote(reference="a", message="is gone")
+    report = workflow_pb2.UpgradeReport(from_version=1, to_version=2, faults=[fault])
+    server.on("UpgradeWorkflow", workflow_service_pb2.UpgradeWorkflowResponse(report=report))
+
+    assert await client.upgrade("w", version=2, dry_run=True) == report
+    assert await client.upgrade("w", definition={"name": "order"}) == report
+
+    by_version, by_document = server.requests
+    assert (by_version.version, by_version.definition, by_version.dry_run) == (2, b"", True)
+    assert (by_document.version, by_document.definition, by_document.dry_run) == (
+        0,
+        b'{"name":"order"}',
+        False,
+    )
+
+
+async def test_an_upgrade_that_does_not_fit_is_refused_task_by_task(
+    client: Client, server: ScriptedServer
+) -> None:
+    violation = error_pb2.Violation(path="a", message="has an open task and is gone")
+    error = error_pb2.Error(reason=error_pb2.REASON_WRONG_STATE, message="no", violations=[violation])
+    server.on("UpgradeWorkflow", Refusal(grpc.StatusCode.FAILED_PRECONDITION, error))
+
+    with pytest.raises(FailedPrecondition) as raised:
+        await client.upgrade("w", version=2)
+
+    assert [one.path for one in raised.value.violations] == ["a"]
+
+
+async def test_mocks_travel_with_those_of_children(client: Client, server: ScriptedServer) -> None:
+    server.on("TestWorkflow", workflow_service_pb2.TestWorkflowResponse(lacking=["c"]))
+    failing = Mock(status="FAILED", reason="late", error_name="Late", execution_time=1.5, times=2)
+    inner = Mocks({"a": Mock(output=b'{"n":1.0}')})
+
+    found = await client.test_workflow(
+        "order",
+        {"k": 7},
+        mocks=Mocks({"pay": [failing, Mock(output={"n": 10**30})]}, {"sub": inner}),
+        version=3,
+    )
+
+    assert list(found.lacking) == ["c"]
+    [request] = server.requests
+    assert (request.start.name, request.start.version, request.start.input) == ("order", 3, b'{"k":7}')
+    first, second = request.mocks.tasks["pay"].mocks
+    assert (first.status, first.reason, first.error_name, first.times) == (
+        task_pb2.TASK_STATUS_FAILED,
+        "late",
+        "Late",
+        2,
+    )
+    assert first.execution_time.ToMilliseconds() == 1_500
+    assert (second.status, second.output) == (
+        task_pb2.TASK_STATUS_COMPLETED,
+        b'{"n":1000000000000000000000000000000}',
+    )
+    assert request.mocks.children["sub"].tasks["a"].mocks[0].output == b'{"n":1.0}'
+
+
+async def test_mocks_may_be_given_by_reference_alone(client: Client, server: ScriptedServer) -> None:
+    server.on("TestWorkflow", workflow_service_pb2.TestWorkflowResponse())
+
+    await client.test_workflow(definition={"name": "x"}, mocks={"a": Mock()})
+
+    [request] = server.requests
+    assert request.start.definition == b'{"name":"x"}'
+    assert list(request.mocks.tasks) == ["a"]
+
+
+async def test_a_bulk_operation_names_its_action_and_its_workflows(
+    client: Client, server: ScriptedServer
+) -> None:
+    made = bulk_pb2.BulkOperation(bulk_id="b", state=bulk_pb2.BULK_STATE_RUNNING)
+    server.on("CreateBulkOperation", bulk_service_pb2.CreateBulkOperationResponse(operation=made))
+    remove = bulk_pb2.BulkAction(remove=bulk_pb2.BulkRemove(recursive=True))
+
+    assert await client.create_bulk("pause", ["w-1", "w-2"], rate=5, reason="night") == made
+    await client.create_bulk(remove, query="status = COMPLETED")
+
+    by_ids, by_query = server.requests
+    assert by_ids.action.WhichOneof("action") == "pause"
+    assert (list(by_ids.workflow_ids), by_ids.rate, by_ids.reason) == (["w-1", "w-2"], 5, "night")
+    assert not by_ids.HasField("query")
+    assert by_query.action == remove
+    assert by_query.query.query == "status = COMPLETED"
+
+
+async def test_an_action_that_does_not_exist_is_not_sent(client: Client, server: ScriptedServer) -> None:
+    with pytest.raises(ValueError, match="explode"):
+        await client.create_bulk("explode", ["w"])
+
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("last", [bulk_pb2.BULK_STATE_COMPLETED, bulk_pb2.BULK_STATE_CANCELLED])
+async def test_a_bulk_operation_is_waited_for(
+    client: Client, server: ScriptedServer, last: bulk_pb2.BulkState.ValueType
+) -> None:
+    def at(state: bulk_pb2.BulkState.ValueType) -> bulk_service_pb2.GetBulkOperationResponse:
+        return bulk_service_pb2.GetBulkOperationResponse(operation=bulk_pb2.BulkOperation(state=state))
+
+    collecting, running = bulk_pb2.BULK_STATE_COLLECTING, bulk_pb2.BULK_STATE_RUNNING
+    server.on("GetBulkOperation", at(collecting), UNAVAILABLE, at(running), at(last))
+
+    assert (await client.wait_for_bulk("b", every=0)).state == last
+    assert len(server.requests) == 4
 
 
 async def test_signal_says_whether_it_was_applied(client: Client, server: ScriptedServer) -> None:

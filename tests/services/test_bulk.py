@@ -34,6 +34,8 @@ PAUSE = bulk_pb2.BulkAction(pause=bulk_pb2.BulkPause())
 TERMINATE = bulk_pb2.BulkAction(terminate=bulk_pb2.BulkTerminate(reason="enough"))
 RESTART = bulk_pb2.BulkAction(restart=bulk_pb2.BulkRestart())
 RETRY = bulk_pb2.BulkAction(retry=bulk_pb2.BulkRetry())
+RERUN = bulk_pb2.BulkAction(rerun=bulk_pb2.BulkRerun())
+REMOVE = bulk_pb2.BulkAction(remove=bulk_pb2.BulkRemove())
 SIGNAL = bulk_pb2.BulkAction(signal=bulk_pb2.BulkSignal(reference="a", output=b'{"n":1}'))
 COMPLETED = bulk_pb2.BULK_STATE_COMPLETED
 PAUSED = workflow_pb2.WORKFLOW_STATUS_PAUSED
@@ -237,6 +239,62 @@ async def test_ended_workflows_are_restarted_and_retried(served: Served) -> None
     assert [(await served.get(id_)).generation for id_ in (one, other)] == [2, 1]
 
 
+async def test_workflows_are_rerun_with_their_input_or_with_another(served: Served) -> None:
+    await served.register(PAY)
+    ids = [await served.start("pay", input=b'{"n":1}') for _ in range(2)]
+    running = await served.start("pay")
+    for one in ids:
+        await failed(served, one)
+    other = bulk_pb2.BulkAction(rerun=bulk_pb2.BulkRerun(workflow_input=b'{"n":2}'))
+
+    async with working(served.bulk):
+        same = await create(served, RERUN, [ids[0], running])
+        await until(served, same.bulk_id, ended)
+        await until(served, (await create(served, other, [ids[1]])).bulk_id, ended)
+
+    found = [await served.get(one, include_payloads=True) for one in ids]
+    assert [(one.status, one.generation, one.input) for one in found] == [
+        (RUNNING, 2, b'{"n":1}'),
+        (RUNNING, 2, b'{"n":2}'),
+    ]
+    (refused_,) = await items(served, same.bulk_id, state=FAILED)
+    assert refused_.workflow_id == running
+    assert refused_.error.reason == error_pb2.REASON_WRONG_STATE
+
+
+async def test_workflows_are_removed_and_running_ones_only_where_they_may_be_ended(served: Served) -> None:
+    await served.register(PAY)
+    over, running = await started(served, "pay", 2)
+    await failed(served, over)
+    ending = bulk_pb2.BulkAction(remove=bulk_pb2.BulkRemove(terminate=True, reason="old"))
+
+    async with working(served.bulk):
+        first = await until(served, (await create(served, REMOVE, [over, running])).bulk_id, ended)
+        second = await until(served, (await create(served, ending, [over, running])).bulk_id, ended)
+
+    assert [one.state for one in await items(served, first.bulk_id)] == [SUCCEEDED, FAILED]
+    assert [one.state for one in await items(served, second.bulk_id)] == [FAILED, SUCCEEDED]
+    for one in (over, running):
+        code, _ = await refused(served.get(one))
+        assert code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_what_a_dead_node_had_removed_is_done(served: Served) -> None:
+    """And what it had not, is removed."""
+    await served.register(PAY)
+    ids = await started(served, "pay", 2)
+    for one in ids:
+        await failed(served, one)
+    bulk_id, dead = await begun(served, REMOVE, [*ids, UNKNOWN])
+    await another(served, served.epoch)._operations.remove("default", ids[0])
+    await gone(served, dead)
+
+    async with working(served.bulk):
+        await until(served, bulk_id, ended)
+
+    assert [one.state for one in await items(served, bulk_id)] == [SUCCEEDED, SUCCEEDED, FAILED]
+
+
 async def test_a_bulk_upgrade_tells_which_workflows_do_not_fit(served: Served) -> None:
     await served.register(PAY, definition("pay", task("SIMPLE", "b"), version=2))
     workflow_id = await served.start("pay", version=1)
@@ -257,20 +315,14 @@ async def test_its_rate_is_kept(served: Served) -> None:
         made = await create(served, PAUSE, ids, rate=2)
         for done in range(1, 7):
             await until(served, made.bulk_id, lambda found, n=done: found.succeeded == n, advance=False)
-            assert (await read(served, made.bulk_id)).succeeded == done
-            await _sleeping(served)
+            if done == 6:
+                break
+            async with asyncio.timeout(DEADLINE_S):
+                await served.clock.awaited(served.clock.now_ms() + 500)
             served.clock.advance(499)
-            await asyncio.sleep(0)
             assert (await read(served, made.bulk_id)).succeeded == done
             served.clock.advance(1)
         await until(served, made.bulk_id, ended, advance=False)
-
-
-async def _sleeping(served: Served) -> None:
-    """Until the runner waits for its next item (or has none left)."""
-    async with asyncio.timeout(DEADLINE_S):
-        while served.clock.next_wake_ms is None:
-            await asyncio.sleep(0)
 
 
 async def test_a_cancelled_operation_stops_and_says_what_was_done(served: Served) -> None:
@@ -463,21 +515,18 @@ async def test_a_dead_node_writes_nothing_more(served: Served) -> None:
     assert (await read(served, bulk_id)).succeeded == 0
 
 
-async def test_collecting_goes_on_where_a_dead_node_left_it(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_collecting_goes_on_where_a_dead_node_left_it(served: Served) -> None:
     await served.register(PAY)
     ids = await started(served, "pay", 5)
-    monkeypatch.setattr("maestoso_server.services.bulk.PAGE", 2)
     dead = await node(served.database, served.clock, "node-dead")
     breaking = Breaking(at=2)
     made = await create(served, PAUSE, query=bulk_pb2.BulkQuery(name="pay"))
-    async with working(another(served, dead, selection=breaking)):
+    async with working(another(served, dead, selection=breaking, page=2)):
         await asyncio.wait_for(breaking.broken.wait(), DEADLINE_S)
     assert (await read(served, made.bulk_id)).total == 4
     await gone(served, dead)
 
-    async with working(served.bulk):
+    async with working(another(served, served.epoch, page=2)):
         found = await until(served, made.bulk_id, ended)
 
     assert (found.total, found.succeeded) == (5, 5)
@@ -530,6 +579,16 @@ async def test_a_repeat_with_the_same_key_finds_the_operation(served: Served) ->
             bulk_pb2.BulkAction(terminate=bulk_pb2.BulkTerminate(reason="x" * 501)),
             {"workflow_ids": [UNKNOWN]},
             "action.terminate.reason",
+        ),
+        (
+            bulk_pb2.BulkAction(remove=bulk_pb2.BulkRemove(reason="x" * 501)),
+            {"workflow_ids": [UNKNOWN]},
+            "action.remove.reason",
+        ),
+        (
+            bulk_pb2.BulkAction(rerun=bulk_pb2.BulkRerun(workflow_input=b"[1]")),
+            {"workflow_ids": [UNKNOWN]},
+            "action.rerun.workflow_input",
         ),
         (
             bulk_pb2.BulkAction(upgrade=bulk_pb2.BulkUpgrade(version=-1)),
@@ -585,8 +644,8 @@ async def test_an_unknown_operation_is_not_found(served: Served, bulk_id: str) -
 
 
 async def test_a_caller_needs_the_right_to_what_is_done_to_each(database_url: str) -> None:
-    actions = frozenset({"bulk:*", "workflow:pause"})
-    principal = Principal(name="operator", namespaces=frozenset({"default"}), actions=actions)
+    actions = ("bulk:*", "workflow:pause")
+    principal = Principal(name="operator", namespaces=("default",), actions=actions)
     key = ApiKey(key_id="k", digest=digest("k", "s"), principal=principal)
     async with serve(database_url, config=Config(), authenticator=ApiKeys([key])) as served:
         metadata = (("authorization", "Bearer k.s"),)

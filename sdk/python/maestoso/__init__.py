@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Unimplemented,
         Violation,
     )
+    from ._mocks import Mock, Mocks
     from ._task import CallbackAfter, TaskContext, current_task, worker
     from ._worker import Worker
 
@@ -75,6 +76,7 @@ _HOMES = {
         "Unimplemented",
         "Violation",
     ),
+    "_mocks": ("Mock", "Mocks"),
     "_task": ("CallbackAfter", "TaskContext", "current_task", "worker"),
     "_worker": ("Worker",),
 }
@@ -93,6 +95,8 @@ __all__ = [
     "InvalidInput",
     "InvalidOutput",
     "MaestosoError",
+    "Mock",
+    "Mocks",
     "NotFound",
     "PermissionDenied",
     "ResourceExhausted",

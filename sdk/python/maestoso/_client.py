@@ -22,11 +22,19 @@ from maestoso.admin.v1 import admin_pb2, admin_service_pb2, admin_service_pb2_gr
 from maestoso.metadata.v1 import definition_pb2, metadata_service_pb2, metadata_service_pb2_grpc
 from maestoso.search.v1 import search_service_pb2, search_service_pb2_grpc
 from maestoso.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
-from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2, workflow_service_pb2_grpc
+from maestoso.workflow.v1 import (
+    bulk_pb2,
+    bulk_service_pb2,
+    bulk_service_pb2_grpc,
+    workflow_pb2,
+    workflow_service_pb2,
+    workflow_service_pb2_grpc,
+)
 
 from . import _json
 from ._channel import Credentials, Tls, open_channel
 from ._errors import ServerError, Unavailable, from_message, from_rpc
+from ._mocks import Mocks, OfTasks
 from ._session import timestamp
 
 SERVER = "127.0.0.1:8090"
@@ -34,6 +42,9 @@ TIMEOUT_SECONDS = 30.0
 """How long one call may take."""
 PATIENCE_SECONDS = 10.0
 """How long an unreachable server is called again, where a repeat is safe."""
+TEST_SECONDS = 60.0
+"""How long the server lets the test of a workflow run."""
+BULK_POLL_SECONDS = 1.0
 STARTS_MAX = 1_000
 """Starts in one call; more are split."""
 _BACKOFF_FIRST = 0.1
@@ -129,6 +140,9 @@ class Client:
         self._workflows = cast(
             "workflow_service_pb2_grpc.WorkflowServiceAsyncStub",
             workflow_service_pb2_grpc.WorkflowServiceStub(self._channel),
+        )
+        self._bulks = cast(
+            "bulk_service_pb2_grpc.BulkServiceAsyncStub", bulk_service_pb2_grpc.BulkServiceStub(self._channel)
         )
         self._tasks = cast(
             "task_service_pb2_grpc.TaskServiceAsyncStub", task_service_pb2_grpc.TaskServiceStub(self._channel)
@@ -600,6 +614,122 @@ class Client:
         response = await self._once(self._workflows.SignalWorkflow, request)
         return bool(response.outcome == workflow_service_pb2.SIGNAL_OUTCOME_APPLIED)
 
+    async def upgrade(
+        self,
+        workflow_id: str,
+        *,
+        version: int = 0,
+        definition: Document | None = None,
+        dry_run: bool = False,
+    ) -> workflow_pb2.UpgradeReport:
+        """Let a running workflow go on under another version of its definition; what that changes.
+
+        `version` 0 = the highest that is registered; `definition`: this document, registered or not.
+        FailedPrecondition names in its violations every task that has no place in the new version.
+        `dry_run`: change nothing; these reasons are then the report's `faults`, none = it is possible.
+        """
+        request = workflow_service_pb2.UpgradeWorkflowRequest(
+            namespace=self.namespace,
+            workflow_id=workflow_id,
+            version=version,
+            definition=b"" if definition is None else _document(definition),
+            dry_run=dry_run,
+        )
+        return (await self._repeat(self._workflows.UpgradeWorkflow, request)).report
+
+    async def test_workflow(
+        self,
+        name: str = "",
+        input: Mapping[str, Any] | bytes | None = None,
+        *,
+        mocks: Mocks | OfTasks | None = None,
+        **more: Any,
+    ) -> workflow_service_pb2.TestWorkflowResponse:
+        """Run a workflow with tasks that turn out as `mocks` say: in memory, in its own time, storing and
+        starting nothing. What it came to, with all its tasks, and the references that `lack` a mock.
+
+        `mocks`: by task reference, or `Mocks` where children have some too. `more`: the other fields of
+        `Start`; with `definition` nothing needs to be registered.
+        """
+        given = mocks if isinstance(mocks, Mocks) else Mocks(mocks or {})
+        request = workflow_service_pb2.TestWorkflowRequest(
+            namespace=self.namespace,
+            start=Start(name=name, input=input, **more).message(),
+            mocks=given.message(),
+        )
+        return await self._repeat(self._workflows.TestWorkflow, request, extra=TEST_SECONDS)
+
+    # One operation on many workflows.
+
+    async def create_bulk(
+        self,
+        action: bulk_pb2.BulkAction | str,
+        workflow_ids: Iterable[str] = (),
+        *,
+        query: bulk_pb2.BulkQuery | str | None = None,
+        rate: int = 0,
+        reason: str = "",
+        idempotency_key: str = "",
+    ) -> bulk_pb2.BulkOperation:
+        """Make an operation on many workflows, which the server does in the background: on these ids, or
+        on all that a query finds now, such as `status = FAILED AND workflowType = order`.
+
+        `action`: "pause", "resume", "terminate", "restart", "retry", "upgrade", "signal", "rerun" or
+        "remove"; a `BulkAction` where it has options. `rate`: workflows a second, 0 = 100. A call with an
+        `idempotency_key` is repeated where the server was UNAVAILABLE, one without is not.
+        """
+        asked = bulk_pb2.BulkQuery(query=query) if isinstance(query, str) else query
+        request = bulk_service_pb2.CreateBulkOperationRequest(
+            namespace=self.namespace,
+            action=_action(action),
+            workflow_ids=workflow_ids,
+            query=asked,
+            rate=rate,
+            reason=reason,
+            idempotency_key=idempotency_key,
+        )
+        call = self._repeat if idempotency_key else self._once
+        return (await call(self._bulks.CreateBulkOperation, request)).operation
+
+    async def get_bulk(self, bulk_id: str) -> bulk_pb2.BulkOperation:
+        """An operation with its counts as they are now."""
+        request = bulk_service_pb2.GetBulkOperationRequest(namespace=self.namespace, bulk_id=bulk_id)
+        return (await self._repeat(self._bulks.GetBulkOperation, request)).operation
+
+    async def wait_for_bulk(
+        self, bulk_id: str, *, every: float = BULK_POLL_SECONDS
+    ) -> bulk_pb2.BulkOperation:
+        """Until the operation has completed or was cancelled, asking `every` so many seconds. Workflows
+        that refused it are counted in `failed`: `bulk_items` tells why."""
+        while True:
+            found = await self.get_bulk(bulk_id)
+            if found.state in (bulk_pb2.BULK_STATE_COMPLETED, bulk_pb2.BULK_STATE_CANCELLED):
+                return found
+            await asyncio.sleep(every)
+
+    def bulks(
+        self, state: bulk_pb2.BulkState.ValueType = bulk_pb2.BULK_STATE_UNSPECIFIED
+    ) -> AsyncIterator[bulk_pb2.BulkOperation]:
+        """The operations, the youngest first; they are forgotten 7 days after their end."""
+        request = bulk_service_pb2.ListBulkOperationsRequest(namespace=self.namespace, state=state)
+        return self._pages(self._bulks.ListBulkOperations, request, "operations")
+
+    def bulk_items(
+        self,
+        bulk_id: str,
+        state: bulk_pb2.BulkItemState.ValueType = bulk_pb2.BULK_ITEM_STATE_UNSPECIFIED,
+    ) -> AsyncIterator[bulk_pb2.BulkItem]:
+        """What became of each workflow of an operation, in their order; one that refused has its error."""
+        request = bulk_service_pb2.ListBulkItemsRequest(
+            namespace=self.namespace, bulk_id=bulk_id, state=state
+        )
+        return self._pages(self._bulks.ListBulkItems, request, "items")
+
+    async def cancel_bulk(self, bulk_id: str) -> bulk_pb2.BulkOperation:
+        """Stop an operation; what it has done stays done."""
+        request = bulk_service_pb2.CancelBulkOperationRequest(namespace=self.namespace, bulk_id=bulk_id)
+        return (await self._repeat(self._bulks.CancelBulkOperation, request)).operation
+
     # Tasks.
 
     async def get_task(self, task_id: str) -> task_pb2.Task:
@@ -711,12 +841,14 @@ class Client:
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
 
-    async def _repeat(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
+    async def _repeat(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, *, extra: float = 0.0
+    ) -> R:
         """Call, and again while the server is UNAVAILABLE and our patience lasts."""
         repeats = _Repeats(self.patience)
         while True:
             try:
-                return await self._once(method, request)
+                return await self._once(method, request, extra=extra)
             except Unavailable as error:
                 await repeats.after(error)
 
@@ -759,6 +891,17 @@ def _payload(value: Mapping[str, Any] | bytes | None) -> bytes:
     if value is None:
         return b""
     return value if isinstance(value, bytes) else _json.dumps(value)
+
+
+def _action(given: bulk_pb2.BulkAction | str) -> bulk_pb2.BulkAction:
+    if not isinstance(given, str):
+        return given
+    names = bulk_pb2.BulkAction.DESCRIPTOR.fields_by_name
+    if given not in names:
+        raise ValueError(f"{given!r} is no action on workflows; there are {', '.join(names)}")
+    made = bulk_pb2.BulkAction()
+    getattr(made, given).SetInParent()
+    return made
 
 
 def _duration(seconds: float) -> Duration:

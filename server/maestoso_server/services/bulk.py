@@ -41,6 +41,7 @@ CHUNK_MAX = 50
 """Items of one operation that are under way at once."""
 CHUNKS_A_SECOND = 10
 PAGE = 1_000
+"""Workflows of a query that are listed at once."""
 LOOK_MS = 5_000
 """How often it is looked for operations whose node is gone."""
 RETENTION_MS = 7 * 86_400_000
@@ -78,6 +79,8 @@ class Kind:
     was_done: Callable[[Facts, Facts], bool | None]
     """From the facts when an item was begun and those now: True it was done, False do it, None nobody can
     tell."""
+    leaves_nothing: bool = False
+    """A workflow that was there and is gone now was done."""
 
 
 def _again(_seen: Facts, _now: Facts) -> bool | None:
@@ -98,6 +101,19 @@ def _generation(seen: Facts, now: Facts) -> bool | None:
 def _revived(seen: Facts, now: Facts) -> bool | None:
     """A retry takes the moment of the end away."""
     return now.ended_ms != seen.ended_ms
+
+
+async def _rerun(operations: Operations, action: bulk_pb2.BulkAction, namespace: str, id: str) -> object:
+    asked = action.rerun
+    given = Json(asked.workflow_input or EMPTY.raw) if asked.HasField("workflow_input") else None
+    return await operations.rerun(namespace, id, workflow_input=given)
+
+
+async def _remove(operations: Operations, action: bulk_pb2.BulkAction, namespace: str, id: str) -> object:
+    asked = action.remove
+    return await operations.remove(
+        namespace, id, terminate=asked.terminate, reason=asked.reason, recursive=asked.recursive
+    )
 
 
 async def _signal(operations: Operations, action: bulk_pb2.BulkAction, namespace: str, id: str) -> object:
@@ -134,6 +150,8 @@ KINDS: dict[str, Kind] = {
         _again,
     ),
     "signal": Kind("workflow:signal", _signal, _untouched),
+    "rerun": Kind("workflow:rerun", _rerun, _generation),
+    "remove": Kind("workflow:remove", _remove, _again, leaves_nothing=True),
 }
 """By the name of the member of BulkAction."""
 
@@ -162,6 +180,7 @@ class BulkRunner:
         clock: Clock,
         epoch: Callable[[], int],
         metrics: Metrics,
+        page: int = PAGE,
     ) -> None:
         self._operations = operations
         self._selection = selection
@@ -169,6 +188,7 @@ class BulkRunner:
         self._clock = clock
         self._epoch = epoch
         self._metrics = metrics
+        self._page = page
         self._noticed = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._forget_ms = 0
@@ -246,14 +266,14 @@ class BulkRunner:
         while left is not None and left.state is BulkState.COLLECTING:
             async with self._database.acquire() as conn:
                 found = await self._selection.page(
-                    conn, left.namespace, query, after=left.collected, limit=PAGE
+                    conn, left.namespace, query, after=left.collected, limit=self._page
                 )
                 left = await rows.collect(
                     conn,
                     left,
                     found,
                     epoch=epoch,
-                    last=len(found) < PAGE,
+                    last=len(found) < self._page,
                     now_ms=self._clock.now_ms(),
                 )
         return left
@@ -315,6 +335,8 @@ class BulkRunner:
     async def _one(
         self, namespace: str, action: bulk_pb2.BulkAction, kind: Kind, item: Item, *, resumed: bool
     ) -> MaestosoError | None:
+        if resumed and item.seen is not None and item.now is None and kind.leaves_nothing:
+            return None
         if resumed and item.seen is not None and item.now is not None:
             done = kind.was_done(item.seen, item.now)
             if done:

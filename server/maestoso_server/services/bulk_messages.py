@@ -29,6 +29,11 @@ def check_action(action: bulk_pb2.BulkAction, limits_: Limits) -> None:
         raise invalid("action", "is required: set one of its members")
     if name == "terminate":
         limits.text(action.terminate.reason, "action.terminate.reason", limits.REASON_MAX)
+    elif name == "remove":
+        limits.text(action.remove.reason, "action.remove.reason", limits.REASON_MAX)
+    elif name == "rerun":
+        if action.rerun.HasField("workflow_input"):
+            limits_.payload(action.rerun.workflow_input, "action.rerun.workflow_input")
     elif name == "upgrade":
         limits.number(action.upgrade.version, "action.upgrade.version", 0, 2**31 - 1)
     elif name == "signal":

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
-from .._errors import AlreadyExists, InvalidArgument, NotFound, ServerError, Violation
+from .._errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ServerError,
+    Violation,
+)
 from ._connection import REFUSED, Connection, complain
 from ._files import BadFile, Document, read
 
@@ -612,6 +619,67 @@ def remove(
         print(await client.remove(workflow_id, terminate=terminate, recursive=recursive))
 
     return (connection or Connection()).run(act)
+
+
+@app.command
+def upgrade(
+    workflow_id: Id,
+    *,
+    version: int = 0,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    connection: Connection | None = None,
+) -> int:
+    """Let a running workflow go on under another version of its definition, and show what that changes.
+
+    Parameters
+    ----------
+    version
+        A registered version; 0 = the highest.
+    dry_run
+        Change nothing. Exit status 0: it is possible, 1: it is not, and the report says why.
+    """
+    connection = connection or Connection()
+
+    async def act(client: Client) -> int:
+        from ._show import print_json
+
+        try:
+            report = await client.upgrade(workflow_id, version=version, dry_run=dry_run)
+        except FailedPrecondition as error:
+            complain(f"refused: {error}")
+            for violation in error.violations:
+                complain(f"  {violation.path or 'the workflow'}: {violation.message}")
+            return REFUSED
+        if connection.as_json:
+            print_json(report)
+        else:
+            _show_report(report, dry_run=dry_run)
+        return 1 if report.faults else 0
+
+    return connection.run(act)
+
+
+def _show_report(report: workflow_pb2.UpgradeReport, *, dry_run: bool) -> None:
+    from rich.markup import escape
+
+    from ._json_view import status_name
+    from ._show import out
+
+    done = "would go" if dry_run else "went"
+    if report.faults:
+        done = "cannot go"
+    out.print(f"it {done} from version {report.from_version} to {report.to_version}")
+    if report.workflow_fields:
+        out.print(f"  changed   the workflow: {escape(', '.join(report.workflow_fields))}")
+    for one in report.differences:
+        fields = f": {', '.join(one.fields)}" if one.fields else ""
+        is_open = " [bold](open)[/]" if one.open_task_ids else ""
+        kind = status_name(one, "kind").lower()
+        out.print(f"  {kind:<9} {escape(one.reference)}{escape(fields)}{is_open}")
+    for word, style, notes in (("against", "red", report.faults), ("note", "yellow", report.warnings)):
+        for note in notes:
+            named = f"{note.reference} " if note.reference else ""
+            out.print(f"  [{style}]{word:<9}[/] {escape(named + note.message)}")
 
 
 @app.command

@@ -182,6 +182,52 @@ class BulkUpgrade(google.protobuf.message.Message):
 global___BulkUpgrade = BulkUpgrade
 
 @typing.final
+class BulkRerun(google.protobuf.message.Message):
+    """Rerun from the beginning, as RerunWorkflow without a task."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKFLOW_INPUT_FIELD_NUMBER: builtins.int
+    workflow_input: builtins.bytes
+    """The new input of each, a JSON object of at most 4 MiB; absent = as before."""
+    def __init__(
+        self,
+        *,
+        workflow_input: builtins.bytes | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_workflow_input", b"_workflow_input", "workflow_input", b"workflow_input"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_workflow_input", b"_workflow_input", "workflow_input", b"workflow_input"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_workflow_input", b"_workflow_input"]) -> typing.Literal["workflow_input"] | None: ...
+
+global___BulkRerun = BulkRerun
+
+@typing.final
+class BulkRemove(google.protobuf.message.Message):
+    """Remove, as RemoveWorkflow. An item says nothing of how many executions went with it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TERMINATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    RECURSIVE_FIELD_NUMBER: builtins.int
+    terminate: builtins.bool
+    """End it as TERMINATED first where it has not ended."""
+    reason: builtins.str
+    """Why it is terminated, for people; at most 500 characters; empty = none."""
+    recursive: builtins.bool
+    """Delete the workflows that its SUB_WORKFLOW tasks started too, and theirs."""
+    def __init__(
+        self,
+        *,
+        terminate: builtins.bool = ...,
+        reason: builtins.str = ...,
+        recursive: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "recursive", b"recursive", "terminate", b"terminate"]) -> None: ...
+
+global___BulkRemove = BulkRemove
+
+@typing.final
 class BulkSignal(google.protobuf.message.Message):
     """Signal, as SignalWorkflow."""
 
@@ -224,6 +270,8 @@ class BulkAction(google.protobuf.message.Message):
     RETRY_FIELD_NUMBER: builtins.int
     UPGRADE_FIELD_NUMBER: builtins.int
     SIGNAL_FIELD_NUMBER: builtins.int
+    RERUN_FIELD_NUMBER: builtins.int
+    REMOVE_FIELD_NUMBER: builtins.int
     @property
     def pause(self) -> global___BulkPause:
         """Hold it."""
@@ -252,6 +300,14 @@ class BulkAction(google.protobuf.message.Message):
     def signal(self) -> global___BulkSignal:
         """End its waiting task."""
 
+    @property
+    def rerun(self) -> global___BulkRerun:
+        """Run it again from the beginning, with another input where one is given."""
+
+    @property
+    def remove(self) -> global___BulkRemove:
+        """Delete it for good."""
+
     def __init__(
         self,
         *,
@@ -262,10 +318,12 @@ class BulkAction(google.protobuf.message.Message):
         retry: global___BulkRetry | None = ...,
         upgrade: global___BulkUpgrade | None = ...,
         signal: global___BulkSignal | None = ...,
+        rerun: global___BulkRerun | None = ...,
+        remove: global___BulkRemove | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["action", b"action", "pause", b"pause", "restart", b"restart", "resume", b"resume", "retry", b"retry", "signal", b"signal", "terminate", b"terminate", "upgrade", b"upgrade"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "pause", b"pause", "restart", b"restart", "resume", b"resume", "retry", b"retry", "signal", b"signal", "terminate", b"terminate", "upgrade", b"upgrade"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["action", b"action"]) -> typing.Literal["pause", "resume", "terminate", "restart", "retry", "upgrade", "signal"] | None: ...
+    def HasField(self, field_name: typing.Literal["action", b"action", "pause", b"pause", "remove", b"remove", "rerun", b"rerun", "restart", b"restart", "resume", b"resume", "retry", b"retry", "signal", b"signal", "terminate", b"terminate", "upgrade", b"upgrade"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "pause", b"pause", "remove", b"remove", "rerun", b"rerun", "restart", b"restart", "resume", b"resume", "retry", b"retry", "signal", b"signal", "terminate", b"terminate", "upgrade", b"upgrade"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["action", b"action"]) -> typing.Literal["pause", "resume", "terminate", "restart", "retry", "upgrade", "signal", "rerun", "remove"] | None: ...
 
 global___BulkAction = BulkAction
 
