@@ -18,7 +18,7 @@ import _quickjs
 import jq
 
 from maestoso_server.definitions.keys import KeyPolicy
-from maestoso_server.definitions.models import WorkflowDefinition
+from maestoso_server.definitions.models import WorkflowDefinition, WorkflowTask
 from maestoso_server.engine import keys, messages, needs
 from maestoso_server.engine.cursor import continues
 from maestoso_server.engine.decide import ROWS_MAX, decide
@@ -46,6 +46,7 @@ from maestoso_server.engine.events import (
     WorkerLost,
 )
 from maestoso_server.engine.names import shown_reference
+from maestoso_server.engine.nodes import Node
 from maestoso_server.engine.operators.joins import is_ahead
 from maestoso_server.engine.plan import Plan, compile
 from maestoso_server.engine.rows import REVIVED
@@ -620,14 +621,21 @@ def unreached(plan: Plan, join: TaskRow, rows: list[TaskRow]) -> set[str]:
             switch = node.parent
             row = ended.get(switch.reference)
             if switch.cases and row is not None:
-                output = row.output.value if row.output is not None else {}
-                key = output.get("selectedCase", (output.get("caseOutput") or [None])[0])
-                chosen = switch.task.decision_cases.get(key, switch.task.default_case) if key else []
-                chain = [task.task_reference_name for task in chosen]
+                chain = [task.task_reference_name for task in chosen_case(switch, row)]
                 if node.reference not in chain and (not chain or is_over(plan, ended, chain[-1])):
                     found.add(name)
             node = switch
     return found
+
+
+def chosen_case(node: Node, row: TaskRow) -> list[WorkflowTask]:
+    """The tasks of the case that an ended SWITCH or DECISION chose; an empty case of a DECISION is its
+    default (K20)."""
+    output = row.output.value if row.output is not None else {}
+    cases, default = node.task.decision_cases, node.task.default_case
+    if "selectedCase" in output:
+        return cases.get(output["selectedCase"], default)
+    return cases.get(output["caseOutput"][0]) or default if "caseOutput" in output else []
 
 
 def is_over(plan: Plan, ended: dict[str, TaskRow], last: str) -> bool:
@@ -637,8 +645,7 @@ def is_over(plan: Plan, ended: dict[str, TaskRow], last: str) -> bool:
         return False
     if not node.cases or row.output is None:
         return True
-    key = row.output.value.get("selectedCase", (row.output.value.get("caseOutput") or [None])[0])
-    chosen = node.task.decision_cases.get(key, node.task.default_case)
+    chosen = chosen_case(node, row)
     return not chosen or is_over(plan, ended, chosen[-1].task_reference_name)
 
 

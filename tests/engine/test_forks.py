@@ -30,6 +30,19 @@ def test_only_the_join_of_a_dynamic_fork_shows_its_input_parameters() -> None:
     assert world.row(workflow, "full").input.value == {"kept": "${workflow.input.n}", "joinOn": ["_t_0"]}
 
 
+@pytest.mark.parametrize("read", ["${workflow.input.n}", "${workflow.input.gone}"])
+def test_a_join_counts_what_ended_before_its_fork_whatever_the_fork_reads(read: str) -> None:
+    """What an input does not find is noted in the row: that made a static fork look like a dynamic one,
+    and its join wait for ever."""
+    document = flow(simple("early"), {**fork("f", [simple("a")]), "inputParameters": {"x": read}})
+    document["tasks"].append(join("j", "a", "early"))
+    world = World(document)
+    workflow = world.start("flow", {"n": 1})
+    world.result(workflow, "early")
+    world.result(workflow, "a")
+    assert (world.status(workflow), world.row(workflow, "j").status) == ("COMPLETED", TaskStatus.COMPLETED)
+
+
 def test_the_defaults_of_a_forked_task_are_resolved() -> None:
     """They are the task definition's, not data of the fork: `${}` in them means what it says."""
     inputs = {"forkTaskName": "t", "forkTaskInputs": [{"x": None}, {"x": "${workflow.input.n}"}]}

@@ -41,6 +41,8 @@ class Shape:
 
     kinds: tuple[str, ...] = (*LEAVES, *CONTAINERS)
     depth: int = 2
+    failing: bool = True
+    """Tasks may time out, scripts may throw."""
     width: int = 2
     names: int = 0
     policies: dict[str, Node] = field(default_factory=dict)
@@ -55,15 +57,17 @@ class Shape:
 
 
 @st.composite
-def cases(draw: Draw, kinds: tuple[str, ...] = (*LEAVES, *CONTAINERS), depth: int = 2) -> Any:
-    """(document, its children, task definitions)."""
-    shape = Shape(kinds=kinds, depth=depth)
+def cases(
+    draw: Draw, kinds: tuple[str, ...] = (*LEAVES, *CONTAINERS), depth: int = 2, failing: bool = True
+) -> Any:
+    """(document, its children, task definitions). Without `failing` only what workers say fails."""
+    shape = Shape(kinds=kinds, depth=depth, failing=failing)
     tasks = _chain(draw, shape, depth)
     document: Node = {"name": "flow", "version": 1, "schemaVersion": 2, "tasks": tasks}
     if draw(st.booleans()):
         last = shape.seen[-1]
         document["outputParameters"] = {"last": f"${{{last}.output}}", "status": "${workflow.status}"}
-    if draw(st.integers(0, 5)) == 5:
+    if failing and draw(st.integers(0, 5)) == 5:
         document |= {"timeoutSeconds": draw(st.integers(1, 90)), "timeoutPolicy": "TIME_OUT_WF"}
     return document, shape.children, shape.policies
 
@@ -120,14 +124,16 @@ def _policy(draw: Draw, shape: Shape, name: str) -> Node:
         policy["backoffScaleFactor"] = 3
     if draw(st.booleans()):
         policy["maxRetryDelaySeconds"] = 30
+    if draw(st.booleans()):
+        policy["inputTemplate"] = {"a": "default", "c": "${workflow.input.n}"}
+    shape.policies[name] = policy
+    if not shape.failing:
+        return {}
     policy["responseTimeoutSeconds"] = draw(st.sampled_from((20, 5)))
     policy["timeoutPolicy"] = draw(st.sampled_from(("RETRY", "TIME_OUT_WF", "ALERT_ONLY")))
     for clock, seconds in (("timeoutSeconds", 25), ("pollTimeoutSeconds", 15), ("totalTimeoutSeconds", 45)):
         if draw(st.integers(0, 3)) == 3:
             policy[clock] = seconds
-    if draw(st.booleans()):
-        policy["inputTemplate"] = {"a": "default", "c": "${workflow.input.n}"}
-    shape.policies[name] = policy
     return {}
 
 
@@ -143,7 +149,8 @@ def _leaf(draw: Draw, shape: Shape, kind: str) -> Node:
     if kind == "simple":
         return _simple(draw, shape)
     if kind == "inline":
-        script = draw(st.sampled_from(("$.n", "({value: $.n})", "$.n > 1", "$.gone.x")))
+        scripts = ("$.n", "({value: $.n})", "$.n > 1", "$.gone.x")
+        script = draw(st.sampled_from(scripts if shape.failing else scripts[:-1]))
         inputs = {"expression": script, "evaluatorType": "javascript", "n": "${workflow.input.n}"}
         return _node(shape, "INLINE", "i", inputs, **_flags(draw))
     if kind == "variable":

@@ -334,7 +334,7 @@ class Run:
                 "taskId": task.id,
                 "reasonForIncompletion": task.reason,
                 "retryCount": task.attempt,
-                "iteration": task.iteration or (task.path[-1] if task.path else 0),
+                "iteration": task.iteration if task.type == "DO_WHILE" else (task.path or (0,))[-1],
             }
             for task in self.tasks
         }
@@ -444,13 +444,14 @@ class Run:
         self.conclude(task)
 
     def conclude(self, task: Task) -> None:
-        """3.2.3: what a final outcome means for the workflow."""
+        """3.2.3: what a final outcome means for the workflow. Joins hear of it before the flow goes on."""
         task.final = True
-        if not task.unsuccessful:
-            return
-        if task.optional:
+        if not task.unsuccessful or task.permissive:
+            self._runnable()
+        elif task.optional:
             task.status = "COMPLETED_WITH_ERRORS"
-        elif not task.permissive:
+            self._runnable()
+        else:
             status = WORKFLOW_STATUS_AFTER.get(task.status, "FAILED")
             usual = f"Task {task.id} failed with status: {status} and reason: '{task.reason}'"
             raise Ended(status, task.fatal or usual)
@@ -462,7 +463,7 @@ class Run:
         if task.fatal is not None:
             return None
         total, elapsed = policy.get("totalTimeoutSeconds", 0), (self.world.now_ms - task.first_ms) // 1000
-        if total and policy.get("timeoutPolicy") != "ALERT_ONLY" and elapsed >= total:
+        if total and elapsed >= total:
             task.fatal = (
                 f"Task {task.id}/{task.name} exceeded total timeout of {total} seconds (elapsed {elapsed} "
                 "seconds across all attempts). No further retries will be attempted."

@@ -63,6 +63,13 @@ class Pair:
         self.history.append(f"{task.id}: taken")
         self.model.take(task)
 
+    def pass_time(self, until_ms: int) -> None:
+        """Nothing happens until then."""
+        self._strike_early(until_ms)
+        self.engine.now_ms = self.model.now_ms = until_ms
+        self.history.append(f"it is {until_ms - START_MS}")
+        self.compare()
+
     def tick(self, due_ms: int, what: Task | Run) -> None:
         """The next clock strikes. The engine may keep earlier moments: at those nothing may change."""
         self._strike_early(due_ms)
@@ -111,7 +118,7 @@ class Pair:
 
     def _learn(self) -> None:
         for workflow, stored in self.engine.workflows.items():
-            for seq, row in stored.rows.items():
+            for seq, row in stored.rows.items() if workflow in self.symbols else ():
                 id = task_id(workflow, seq)
                 if id in self.symbols and row.child_id is None:
                     continue
@@ -128,11 +135,12 @@ class Pair:
         engine = {
             self._symbol(workflow, row): (row.status.name, stored.queue.get(row.seq))
             for workflow, stored in self.engine.workflows.items()
+            if workflow in self.symbols
             for row in stored.rows.values()
         }
         model = {
             task.id: (task.status, task.available_ms if run.queued(task) and not task.ended else None)
-            for run in self.model.runs
+            for run in self._known_runs()
             for task in run.tasks
         }
         agree(engine, model)
@@ -150,9 +158,21 @@ class Pair:
 
     def compare_all(self) -> None:
         self._learn()
-        engine = [self._engine_run(workflow) for workflow in self.engine.workflows]
-        model = [_model_run(run) for run in self.model.runs]
+        engine = [self._engine_run(one) for one in self.engine.workflows if one in self.symbols]
+        model = self.shown()
         agree({run["id"]: run for run in engine}, {run["id"]: run for run in model})
+
+    def shown(self) -> list[dict[str, Any]]:
+        """All that the interpreter shows, which is what the engine shows."""
+        return [_model_run(run) for run in self._known_runs()]
+
+    def _known_runs(self) -> list[Run]:
+        """Without children that came and went, row and all (keepLastN), between two looks."""
+        return [
+            run
+            for run in self.model.runs
+            if run.id in self.workflows or (run.parent is not None and run.parent in run.parent.run.tasks)
+        ]
 
     def _engine_run(self, workflow: str) -> dict[str, Any]:
         header = self.engine.header(workflow)

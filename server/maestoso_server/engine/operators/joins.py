@@ -46,9 +46,11 @@ def prepare_birth(turn: Turn, step: Step) -> tuple[Node, dict[str, Any], dict[st
     if listed is None:
         return None
     ours = fork_seq in turn.inserted
-    inside = None if ours and fork is not None and fork.state is not None else node.own
+    # A static fork's row may have a record too: of what in its input was not found.
+    is_dynamic = fork is not None and "count" in (fork.state or {})
+    inside = None if ours and is_dynamic else node.own
     shown: dict[str, Any] = {"joinOn": listed}
-    if fork is not None and fork.state is not None and "count" in fork.state:  # a dynamic fork
+    if is_dynamic:
         shown = {**node.task.input_parameters, **shown}
     if node.kind == EXCLUSIVE_JOIN:
         shown["defaultExclusiveJoinTask"] = list(node.task.default_exclusive_join_task)
