@@ -35,6 +35,7 @@ class Nodes:
 
     async def node(self, faults: Faults | None = None) -> Caller:
         config = Config(
+            http_tasks=False,  # its HTTP tasks are for the tests' own workers
             database_url=self.database_url,
             grpc_address="127.0.0.1:0",
             http_address="127.0.0.1:0",
