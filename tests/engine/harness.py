@@ -608,7 +608,8 @@ def unreached(plan: Plan, join: TaskRow, rows: list[TaskRow]) -> set[str]:
     ended = {row.reference: row for row in rows if row.path == join.path and row.status.terminal}
     ran = {row.reference for row in rows if row.path == join.path}
     found = set()
-    for name in set(join.input.value["joinOn"]) - ran:
+    now = plan.nodes.get(join.reference)  # an upgrade may have changed what it lists
+    for name in {*join.input.value["joinOn"], *(now.join_on if now is not None else ())} - ran:
         node = plan.nodes.get(name)
         if node is None:
             continue

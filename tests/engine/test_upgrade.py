@@ -302,6 +302,30 @@ def test_a_join_for_a_branch_that_cannot_begin_any_more_forbids_it() -> None:
     assert "it will never run here" in warnings(outcome)["b"]
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_join_may_come_to_name_a_task_of_a_case_that_was_not_chosen(ended: bool) -> None:
+    """Whether the chosen case has ended by then or not: the join hears that the other one never runs."""
+
+    def forked(*waited: str) -> list[dict[str, Any]]:
+        chosen = switch("s", "x", {"x": [simple("a")], "y": [simple("b")]})
+        return [fork("f", [chosen], [simple("c")]), join("j", *waited), simple("z")]
+
+    world = World(flow(*forked("c")))
+    run = world.start("flow")
+    if ended:
+        world.result(run, "a")
+
+    outcome = world.upgrade(run, version(2, *forked("a", "b", "c")))
+
+    assert outcome.verdict is Verdict.APPLIED
+    world.result(run, "c")
+    if not ended:
+        assert world.row(run, "j").status is TaskStatus.IN_PROGRESS
+        world.result(run, "a")
+    world.result(run, "z")
+    assert world.status(run) == "COMPLETED"
+
+
 def test_a_running_fork_with_another_join_forbids_it() -> None:
     world = World(flow(fork("f", [simple("a")]), join("j", "a")))
     run = world.start("flow")

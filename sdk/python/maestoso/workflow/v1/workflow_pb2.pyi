@@ -476,7 +476,8 @@ class Difference(google.protobuf.message.Message):
     @property
     def fields(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What differs, of a changed one: names of its fields as in the document. `container`: it lies in
-        another fork, switch or loop. `tasks`: other tasks lie directly inside it.
+        another fork, switch, loop or TRY, or in another part of one. `tasks`: other tasks lie directly
+        inside it, or undo it.
         """
 
     @property
