@@ -161,7 +161,7 @@ class Metrics:
         self.redeliveries = self._counter(
             "maestoso_redeliveries_total", "Tasks handed out again, by why.", ("cause",)
         )
-        """cause: unread, lost, handed_back."""
+        """cause: unread, lost, handed_back, forgotten (should never happen: see the log)."""
         self.retries = self._counter("maestoso_retries_total", "New attempts of failed tasks.")
         self.lost_races = self._counter(
             "maestoso_lost_races_total", "Decisions that found their workflow changed by another node."

@@ -20,6 +20,7 @@ from ..executor.lanes import Done
 from ..store.database import Database
 from ..store.hints import Hints
 from ..store.nodes import Pulse
+from .census import Census
 from .deadlines import Deadlines
 from .dispatcher import Dispatcher
 from .expiry import Expiry
@@ -77,6 +78,9 @@ class Cluster:
         self._expiry = Expiry(
             database=self._database, clock=self._clock, node=self.node, memory=dispatcher, news=self
         )
+        self._census = Census(
+            database=self._database, clock=self._clock, node=self.node, memory=dispatcher, news=self
+        )
 
     def epoch(self) -> int:
         return self.node.epoch
@@ -90,6 +94,7 @@ class Cluster:
             group.create_task(self._messages.run())
             group.create_task(self._slots.run())
             group.create_task(self._expiry.run())
+            group.create_task(self._census.run())
 
     # -- what the beat asks and tells ----------------------------------------------------------------
 
@@ -160,6 +165,10 @@ class Cluster:
 
     def redelivered(self, count: int) -> None:
         self._dispatcher.on_redelivered("lost", count)
+
+    def forgotten(self, count: int) -> None:
+        self._dispatcher.on_redelivered("forgotten", count)
+        self.node.outcome_unknown()
 
     def inherited(self) -> None:
         self._deadlines.notice_owned(0)

@@ -139,7 +139,8 @@ class Dispatcher:
         self.on_waiting: Callable[[str, str], None] = _ignore_queue
         """Told of every queue in which rows wait: the pollers' ear."""
         self.on_redelivered: Callable[[str, int], None] = _ignore_count
-        """Told of tasks that go out again, with the cause (`unread`, `lost`, `handed_back`) and how many."""
+        """Told of tasks that go out again, with the cause (`unread`, `lost`, `handed_back`,
+        `forgotten`) and how many."""
         self._clock = clock
         self._outside = outside
         self._max_payload_bytes = max_payload_bytes

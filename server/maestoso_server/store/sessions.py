@@ -360,6 +360,18 @@ async def serving(conn: Connection, *, epoch: int) -> set[str]:
     return {str(row["session_id"]) for row in rows}
 
 
+# $1 epoch, $2 sessions
+_HELD_BY = """
+SELECT workflow_id, seq, delivery FROM task_queue
+WHERE session_id = ANY($2::uuid[]) AND coalesce(owner_epoch, -2) = $1 AND NOT ended
+"""
+
+
+async def held_by(conn: Connection, *, epoch: int, session_ids: Sequence[str]) -> list[Held]:
+    """The deliveries of these sessions that are this node's, as the database has them."""
+    return [Held(str(row[0]), row[1], row[2]) for row in await conn.fetch(_HELD_BY, epoch, session_ids)]
+
+
 # $1 epoch, $2 session, $3 now
 _PASS_ON = f"""
 WITH {ALIVE},
