@@ -1,7 +1,8 @@
 """Every hot statement keeps its price on tables of 1,000,000 rows.
 
 Once on plans that were made while the tables were empty (a generic plan is never made again by
-itself), once on plans made on the full ones. What is measured is the number of blocks that a
+itself), once on plans made on the full ones, and on those made in between, when autovacuum has looked
+at some tables and not at others. What is measured is the number of blocks that a
 statement touches: a few a row, where a scan of any table or index would take thousands.
 """
 
@@ -260,6 +261,9 @@ async def test_hot_statements_on_a_million_rows(watched: tuple[World, Connection
         await world.other.execute(statement.replace("$epoch", str(epoch)))
 
     faults = {"made on empty tables": await judged(explained, conn, epoch)}
+    for half_known in ("VACUUM", "ANALYZE task_queue", "ANALYZE task", "ANALYZE workflow"):
+        await world.other.execute(half_known)
+        faults[f"made after {half_known}"] = await judged(explained, conn, epoch)
     await world.other.execute("ANALYZE")
     fresh = await world.database.dedicated()
     try:
@@ -269,7 +273,7 @@ async def test_hot_statements_on_a_million_rows(watched: tuple[World, Connection
         faults["made on full tables"] = await judged(again, fresh, epoch)
     finally:
         await fresh.raw.close()
-    assert faults == {"made on empty tables": {}, "made on full tables": {}}
+    assert {when: found for when, found in faults.items() if found} == {}
 
 
 async def judged(explained: Explained, conn: Connection, epoch: int) -> dict[str, list[str]]:

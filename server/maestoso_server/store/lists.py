@@ -240,6 +240,7 @@ SELECT (SELECT d.due_ms FROM deadline d WHERE d.workflow_id = $1 AND d.seq = 0) 
   (SELECT count(*) FROM inbox x WHERE x.workflow_id = $1 AND x.outcome IS NULL) AS pending"""
 
 # $1 workflow, $2 generation, $3 after this seq, $4 at most
+# The generation is written so that no index answers it (see `needs`).
 _OPEN_TASKS = f"""/* explain open tasks */
 SELECT {_BARE_COLUMNS}, q.queue, q.owner_epoch, q.session_id, q.delivery, q.due_ms, q.deadline_ms,
   q.worker_id, d.due_ms, coalesce(q.task_limit, 0)
@@ -247,5 +248,5 @@ FROM task t
 LEFT JOIN LATERAL (
   SELECT * FROM task_queue q WHERE q.workflow_id = t.workflow_id AND q.seq = t.seq OFFSET 0) q ON NOT q.ended
 LEFT JOIN deadline d ON d.workflow_id = t.workflow_id AND d.seq = t.seq
-WHERE t.workflow_id = $1 AND t.seq > $3 AND t.generation = $2 AND t.status <= 2
+WHERE t.workflow_id = $1 AND t.seq > $3 AND coalesce(t.generation, 0) = $2 AND t.status <= 2
 ORDER BY t.seq LIMIT $4"""
