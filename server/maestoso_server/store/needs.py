@@ -151,8 +151,8 @@ async def _pages(conn: Connection, sql: str, asked: Sequence[Asked]) -> list[Any
 
 
 _OF_GENERATION = "coalesce(t.generation, 0) = i.generation"
-"""Written so that `task_key`, which begins with workflow and generation, does not answer it: on old statistics
-Postgres takes it for a page by key, and reads all rows of the workflow."""
+"""Written so that `task_key`, which begins with workflow and generation, does not answer it: on old
+statistics Postgres takes it for a page by key, and reads all rows of the workflow."""
 
 
 def _page(condition: str) -> str:
