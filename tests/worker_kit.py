@@ -130,10 +130,12 @@ class Worker:
         self.acks: dict[bytes, ResultAck] = {}
         self._frames: list[wire.ConnectResponse] = []
         self._news = asyncio.Event()
+        self._writing = asyncio.Lock()
+        """gRPC takes one write at a time: the answer to a ping waits for a large result."""
         self._reader = asyncio.ensure_future(self._read())
 
     async def send(self, **frame: Any) -> None:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(DEADLINE_S), self._writing:
             await self.call.write(wire.ConnectRequest(**frame))
 
     async def _read(self) -> None:
