@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from maestoso.error.v1 import error_pb2
+from maestoso.task.v1 import task_pb2
 from maestoso.workflow.v1 import bulk_pb2, workflow_pb2
 from maestoso.workflow.v1 import bulk_service_pb2 as wire
 from maestoso_server.config import Config
@@ -42,6 +43,8 @@ PAUSED = workflow_pb2.WORKFLOW_STATUS_PAUSED
 RUNNING = workflow_pb2.WORKFLOW_STATUS_RUNNING
 SUCCEEDED = bulk_pb2.BULK_ITEM_STATE_SUCCEEDED
 FAILED = bulk_pb2.BULK_ITEM_STATE_FAILED
+SCHEDULED = task_pb2.TASK_STATUS_SCHEDULED
+TERMINAL = task_pb2.TASK_STATUS_FAILED_WITH_TERMINAL_ERROR
 
 
 def definition(name: str, *tasks: dict[str, Any], version: int = 1) -> dict[str, Any]:
@@ -59,6 +62,7 @@ def task(type_: str, reference: str) -> dict[str, Any]:
 
 
 PAY = definition("pay", task("SIMPLE", "a"))
+CHAIN = definition("chain", task("SIMPLE", "a"), task("SIMPLE", "b"))
 ASK = definition("ask", task("HUMAN", "a"))
 
 
@@ -115,6 +119,17 @@ def ended(found: bulk_pb2.BulkOperation) -> bool:
 
 async def started(served: Served, name: str, count: int) -> list[str]:
     return [await served.start(name) for _ in range(count)]
+
+
+async def completed(served: Served, workflow_id: str, *seqs: int) -> None:
+    for seq in seqs:
+        now_ms = served.clock.now_ms()
+        await served.happen(workflow_id, Result(now_ms=now_ms, seq=seq, status=TaskStatus.COMPLETED))
+
+
+async def newest(served: Served, workflow_id: str) -> task_pb2.Task:
+    found = await served.get(workflow_id, include_tasks=True, include_payloads=True)
+    return found.tasks[-1]
 
 
 async def failed(served: Served, workflow_id: str) -> None:
@@ -260,6 +275,64 @@ async def test_workflows_are_rerun_with_their_input_or_with_another(served: Serv
     (refused_,) = await items(served, same.bulk_id, state=FAILED)
     assert refused_.workflow_id == running
     assert refused_.error.reason == error_pb2.REASON_WRONG_STATE
+
+
+async def test_workflows_are_rerun_from_a_task_each_of_its_own(served: Served) -> None:
+    await served.register(CHAIN)
+    ids = await started(served, "chain", 2)
+    for one in ids:
+        await completed(served, one, 1, 2)
+    from_b = bulk_pb2.BulkAction(rerun=bulk_pb2.BulkRerun(reference="b", task_input=b'{"n":2}'))
+    from_c = bulk_pb2.BulkAction(rerun=bulk_pb2.BulkRerun(reference="c"))
+
+    async with working(served.bulk):
+        await until(served, (await create(served, from_b, ids)).bulk_id, ended)
+        nowhere = await until(served, (await create(served, from_c, ids)).bulk_id, ended)
+
+    for one in ids:
+        assert (await served.get(one)).status == RUNNING
+        last = await newest(served, one)
+        assert (last.reference, last.status, last.input) == ("b", SCHEDULED, b'{"n":2}')
+    assert [one.error.reason for one in await items(served, nowhere.bulk_id)] == [
+        error_pb2.REASON_TASK_NOT_FOUND
+    ] * 2
+
+
+async def test_tasks_of_many_workflows_are_skipped_jumped_to_and_reported_on(served: Served) -> None:
+    await served.register(CHAIN)
+    skipping, jumping, reporting = await started(served, "chain", 3)
+    skip = bulk_pb2.BulkAction(skip=bulk_pb2.BulkSkip(reference="b", output=b'{"s":1}'))
+    jump = bulk_pb2.BulkAction(jump=bulk_pb2.BulkJump(reference="b", input=b'{"j":1}'))
+    report = bulk_pb2.BulkAction(
+        update_task=bulk_pb2.BulkUpdateTask(reference="a", output=b'{"r":1}', status=TERMINAL, reason="no")
+    )
+
+    async with working(served.bulk):
+        for action, one in ((skip, skipping), (jump, jumping), (report, reporting)):
+            done = await until(served, (await create(served, action, [one, UNKNOWN])).bulk_id, ended)
+            assert (done.succeeded, done.failed) == (1, 1)
+        await completed(served, skipping, 1)
+
+    assert (await served.get(skipping)).status == workflow_pb2.WORKFLOW_STATUS_COMPLETED
+    last = await newest(served, jumping)
+    assert (last.reference, last.status, last.input) == ("b", SCHEDULED, b'{"j":1}')
+    found = await served.get(reporting, include_payloads=True)
+    assert found.status == workflow_pb2.WORKFLOW_STATUS_FAILED
+    assert found.reason.endswith("reason: 'no'")
+
+
+async def test_variables_of_many_workflows_are_changed_and_sleeping_tasks_handed_out(served: Served) -> None:
+    await served.register(CHAIN)
+    ids = await started(served, "chain", 2)
+    update = bulk_pb2.BulkAction(update=bulk_pb2.BulkUpdate(variables=b'{"v":1}'))
+    reset = bulk_pb2.BulkAction(reset=bulk_pb2.BulkReset())
+
+    async with working(served.bulk):
+        for action in (update, reset):
+            done = await until(served, (await create(served, action, [*ids, UNKNOWN])).bulk_id, ended)
+            assert (done.succeeded, done.failed) == (2, 1)
+
+    assert [(await served.get(one, include_payloads=True)).variables for one in ids] == [b'{"v":1}'] * 2
 
 
 async def test_workflows_are_removed_and_running_ones_only_where_they_may_be_ended(served: Served) -> None:
@@ -589,6 +662,36 @@ async def test_a_repeat_with_the_same_key_finds_the_operation(served: Served) ->
             bulk_pb2.BulkAction(rerun=bulk_pb2.BulkRerun(workflow_input=b"[1]")),
             {"workflow_ids": [UNKNOWN]},
             "action.rerun.workflow_input",
+        ),
+        (
+            bulk_pb2.BulkAction(rerun=bulk_pb2.BulkRerun(reference="a", workflow_input=b"{}")),
+            {"workflow_ids": [UNKNOWN]},
+            "action.rerun.workflow_input",
+        ),
+        (
+            bulk_pb2.BulkAction(rerun=bulk_pb2.BulkRerun(task_input=b"{}")),
+            {"workflow_ids": [UNKNOWN]},
+            "action.rerun.task_input",
+        ),
+        (
+            bulk_pb2.BulkAction(skip=bulk_pb2.BulkSkip()),
+            {"workflow_ids": [UNKNOWN]},
+            "action.skip.reference",
+        ),
+        (
+            bulk_pb2.BulkAction(jump=bulk_pb2.BulkJump(reference="a", input=b"1")),
+            {"workflow_ids": [UNKNOWN]},
+            "action.jump.input",
+        ),
+        (
+            bulk_pb2.BulkAction(update=bulk_pb2.BulkUpdate()),
+            {"workflow_ids": [UNKNOWN]},
+            "action.update.variables",
+        ),
+        (
+            bulk_pb2.BulkAction(update_task=bulk_pb2.BulkUpdateTask(reference="a", status=SCHEDULED)),
+            {"workflow_ids": [UNKNOWN]},
+            "status",
         ),
         (
             bulk_pb2.BulkAction(upgrade=bulk_pb2.BulkUpgrade(version=-1)),

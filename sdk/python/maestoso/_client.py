@@ -674,9 +674,10 @@ class Client:
         """Make an operation on many workflows, which the server does in the background: on these ids, or
         on all that a query finds now, such as `status = FAILED AND workflowType = order`.
 
-        `action`: "pause", "resume", "terminate", "restart", "retry", "upgrade", "signal", "rerun" or
-        "remove"; a `BulkAction` where it has options. `rate`: workflows a second, 0 = 100. A call with an
-        `idempotency_key` is repeated where the server was UNAVAILABLE, one without is not.
+        `action`: "pause", "resume", "terminate", "restart", "retry", "upgrade", "signal", "rerun", "remove"
+        or "reset"; a `BulkAction` where it has options, as skip, jump, update and update_task have. `rate`:
+        workflows a second, 0 = 100. A call with an `idempotency_key` is repeated where the server was
+        UNAVAILABLE, one without is not.
         """
         asked = bulk_pb2.BulkQuery(query=query) if isinstance(query, str) else query
         request = bulk_service_pb2.CreateBulkOperationRequest(

@@ -39,10 +39,14 @@ def _nothing_else(request: Any) -> Iterable[str]:
     return ()
 
 
+_OF_TASKS = {"update_task": "task:update"}
+"""Members of BulkAction that are no verb of a workflow."""
+
+
 def _done_to_each(request: Any) -> Iterable[str]:
     """What a bulk operation does to each workflow, as the operation on one of them is called."""
     kind = request.action.WhichOneof("action")
-    return (f"workflow:{kind}",) if kind else ()
+    return (_OF_TASKS.get(kind, f"workflow:{kind}"),) if kind else ()
 
 
 def _started_names(request: Any) -> Iterable[str]:

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from maestoso.workflow.v1 import bulk_pb2
 
@@ -82,10 +83,50 @@ def _revived(seen: Facts, now: Facts) -> bool | None:
     return now.ended_ms != seen.ended_ms
 
 
+def _given(asked: Any, field: str) -> Json | None:
+    """An optional payload; None where it is absent."""
+    return Json(getattr(asked, field) or EMPTY.raw) if asked.HasField(field) else None
+
+
+async def _skip(operations: Operations, action: bulk_pb2.BulkAction, namespace: str, id: str) -> None:
+    asked = action.skip
+    given, told = Json(asked.input or EMPTY.raw), Json(asked.output or EMPTY.raw)
+    await operations.skip(namespace, id, asked.reference, input=given, output=told)
+
+
+async def _jump(operations: Operations, action: bulk_pb2.BulkAction, namespace: str, id: str) -> None:
+    asked = action.jump
+    await operations.jump(namespace, id, asked.reference, input=_given(asked, "input"))
+
+
+async def _update(operations: Operations, action: bulk_pb2.BulkAction, namespace: str, id: str) -> None:
+    asked = action.update
+    await operations.update_variables(namespace, id, Json(asked.variables), replace=asked.replace)
+
+
+async def _update_task(
+    operations: Operations, action: bulk_pb2.BulkAction, namespace: str, id: str
+) -> object:
+    asked = action.update_task
+    return await operations.update_task(
+        namespace,
+        id,
+        asked.reference,
+        status=TaskStatus(asked.status or TaskStatus.COMPLETED),
+        output=Json(asked.output or EMPTY.raw),
+        reason=asked.reason or None,
+    )
+
+
 async def _rerun(operations: Operations, action: bulk_pb2.BulkAction, namespace: str, id: str) -> object:
     asked = action.rerun
-    given = Json(asked.workflow_input or EMPTY.raw) if asked.HasField("workflow_input") else None
-    return await operations.rerun(namespace, id, workflow_input=given)
+    return await operations.rerun(
+        namespace,
+        id,
+        reference=asked.reference,
+        workflow_input=_given(asked, "workflow_input"),
+        task_input=_given(asked, "task_input"),
+    )
 
 
 async def _remove(operations: Operations, action: bulk_pb2.BulkAction, namespace: str, id: str) -> object:
@@ -131,6 +172,11 @@ KINDS: dict[str, Kind] = {
     "signal": Kind("workflow:signal", _signal, _untouched),
     "rerun": Kind("workflow:rerun", _rerun, _generation),
     "remove": Kind("workflow:remove", _remove, _again, leaves_nothing=True),
+    "skip": Kind("workflow:skip", _skip, _untouched),
+    "jump": Kind("workflow:jump", _jump, _untouched),
+    "reset": Kind("workflow:reset", lambda o, a, n, i: o.reset_callbacks(n, i), _again),
+    "update": Kind("workflow:update", _update, _untouched),
+    "update_task": Kind("task:update", _update_task, _untouched),
 }
 """By the name of the member of BulkAction."""
 

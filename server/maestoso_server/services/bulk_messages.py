@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from maestoso.error.v1 import error_pb2
 from maestoso.workflow.v1 import bulk_pb2, bulk_service_pb2
@@ -27,21 +28,62 @@ def check_action(action: bulk_pb2.BulkAction, limits_: Limits) -> None:
     name = action_name(action)
     if not name:
         raise invalid("action", "is required: set one of its members")
-    if name == "terminate":
-        limits.text(action.terminate.reason, "action.terminate.reason", limits.REASON_MAX)
-    elif name == "remove":
-        limits.text(action.remove.reason, "action.remove.reason", limits.REASON_MAX)
-    elif name == "rerun":
-        if action.rerun.HasField("workflow_input"):
-            limits_.payload(action.rerun.workflow_input, "action.rerun.workflow_input")
-    elif name == "upgrade":
-        limits.number(action.upgrade.version, "action.upgrade.version", 0, 2**31 - 1)
-    elif name == "signal":
-        asked = action.signal
-        limits.text(asked.reference, "action.signal.reference")
-        limits.text(asked.reason, "action.signal.reason", limits.REASON_MAX)
-        limits_.payload(asked.output, "action.signal.output")
-        convert.signalled_status(asked.status)
+    asked, path = getattr(action, name), f"action.{name}"
+    for field in asked.DESCRIPTOR.fields_by_name:
+        if field in _FIELDS:
+            _FIELDS[field](limits_, getattr(asked, field), f"{path}.{field}")
+    _CHECKS.get(name, _nothing_more)(asked, path)
+
+
+_FIELDS: dict[str, Callable[[Limits, Any, str], object]] = {
+    "reason": lambda _, reason, path: limits.text(reason, path, limits.REASON_MAX),
+    "version": lambda _, version, path: limits.number(version, path, 0, 2**31 - 1),
+    "reference": lambda _, reference, path: limits.text(reference, path),
+    **dict.fromkeys(
+        ("workflow_input", "task_input", "input", "output", "variables"),
+        lambda limits_, given, path: limits_.payload(given, path),
+    ),
+}
+"""By the name of a field: it means the same in every action."""
+
+
+def _nothing_more(asked: Any, path: str) -> None:
+    return
+
+
+def _signal(asked: bulk_pb2.BulkSignal, path: str) -> None:
+    convert.signalled_status(asked.status)
+
+
+def _named(asked: Any, path: str) -> None:
+    limits.name(asked.reference, f"{path}.reference")
+
+
+def _update_task(asked: bulk_pb2.BulkUpdateTask, path: str) -> None:
+    _named(asked, path)
+    convert.updated_status(asked.status)
+
+
+def _update(asked: bulk_pb2.BulkUpdate, path: str) -> None:
+    if not asked.variables:
+        raise invalid(f"{path}.variables", "is missing: send a JSON object")
+
+
+def _rerun(asked: bulk_pb2.BulkRerun, path: str) -> None:
+    if asked.reference and asked.HasField("workflow_input"):
+        raise invalid(f"{path}.workflow_input", "goes with a rerun from the beginning: leave `reference` out")
+    if asked.HasField("task_input") and not asked.reference:
+        raise invalid(f"{path}.task_input", "needs `reference`: the task that it is for")
+
+
+_CHECKS: dict[str, Callable[[Any, str], None]] = {
+    "signal": _signal,
+    "skip": _named,
+    "jump": _named,
+    "update": _update,
+    "update_task": _update_task,
+    "rerun": _rerun,
+}
 
 
 def workflow_ids(given: Iterable[str]) -> list[str]:

@@ -194,18 +194,21 @@ class Operations:
         workflow_id: str,
         *,
         task_id: str = "",
+        reference: str = "",
         workflow_input: Json | None = None,
         task_input: Json | None = None,
         correlation_id: str | None = None,
     ) -> str:
-        """From the beginning, or from a task (canonical id) of the workflow or of one below it; the
-        workflow that runs again."""
+        """From the beginning, or from a task (canonical id) of the workflow or of one below it, or from
+        the newest task of a reference of its own; the workflow that runs again."""
         header = await self.header(namespace, workflow_id)
         target, seq = header, 0
         if task_id:
             target, seq = await self._owner(header, task_id)
-            if not header.status.terminal:
-                raise wrong_state(header, refused("it is not in terminal state, unable to rerun"))
+        elif reference:
+            seq = await self._newest(header, reference)
+        if seq and not header.status.terminal:
+            raise wrong_state(header, refused("it is not in terminal state, unable to rerun"))
         event = events.Rerun(
             seq=seq,
             input=workflow_input,
@@ -216,6 +219,14 @@ class Operations:
         await self.command(target, event)
         await self.ancestors_told(target)
         return target.id
+
+    async def _newest(self, header: Header, reference: str) -> int:
+        """The newest task of a reference in the workflow's present run."""
+        async with self._database.acquire() as connection:
+            seq = await families.newest(connection, header.id, reference)
+        if seq is None:
+            raise NotFound(Reason.TASK_NOT_FOUND, f"workflow {header.id} has no task {reference!r}")
+        return seq
 
     async def _owner(self, header: Header, task_id: str) -> tuple[Header, int]:
         """The workflow that has a task: this one, or one below it. A task's id says which it is; that

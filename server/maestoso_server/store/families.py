@@ -38,6 +38,18 @@ _BEING_REVIVED = """/* being revived */
 SELECT x.workflow_id FROM inbox x WHERE x.workflow_id = ANY ($1::uuid[]) AND x.kind = $2::smallint LIMIT 1"""
 
 
+async def newest(conn: Connection, workflow_id: str, reference: str) -> int | None:
+    """The seq of the newest task of a reference, in the workflow's present generation; None without one."""
+    seq: int | None = await conn.fetchval(_NEWEST, workflow_id, reference)
+    return seq
+
+
+# $1 workflow, $2 reference
+_NEWEST = """/* newest of a reference */
+SELECT max(t.seq) FROM workflow w
+JOIN task t ON t.workflow_id = w.id AND t.generation = w.generation AND t.reference = $2 WHERE w.id = $1"""
+
+
 class OpenTask(NamedTuple):
     """An open task that waits for somebody, or for a child."""
 

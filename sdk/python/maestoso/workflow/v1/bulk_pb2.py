@@ -18,17 +18,17 @@ from maestoso.task.v1 import task_pb2 as maestoso_dot_task_dot_v1_dot_task__pb2
 from maestoso.workflow.v1 import workflow_pb2 as maestoso_dot_workflow_dot_v1_dot_workflow__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmaestoso/workflow/v1/bulk.proto\x12\x14maestoso.workflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmaestoso/error/v1/error.proto\x1a\x1bmaestoso/task/v1/task.proto\x1a#maestoso/workflow/v1/workflow.proto\"\x0b\n\tBulkPause\"\x0c\n\nBulkResume\"\x1f\n\rBulkTerminate\x12\x0e\n\x06reason\x18\x01 \x01(\t\"-\n\x0b\x42ulkRestart\x12\x1e\n\x16use_latest_definitions\x18\x01 \x01(\x08\"$\n\tBulkRetry\x12\x17\n\x0fresume_children\x18\x01 \x01(\x08\"/\n\x0b\x42ulkUpgrade\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\";\n\tBulkRerun\x12\x1b\n\x0eworkflow_input\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x11\n\x0f_workflow_input\"B\n\nBulkRemove\x12\x11\n\tterminate\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\trecursive\x18\x03 \x01(\x08\"m\n\nBulkSignal\x12\x11\n\treference\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0e\n\x06output\x18\x03 \x01(\x0c\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xee\x03\n\nBulkAction\x12\x30\n\x05pause\x18\x01 \x01(\x0b\x32\x1f.maestoso.workflow.v1.BulkPauseH\x00\x12\x32\n\x06resume\x18\x02 \x01(\x0b\x32 .maestoso.workflow.v1.BulkResumeH\x00\x12\x38\n\tterminate\x18\x03 \x01(\x0b\x32#.maestoso.workflow.v1.BulkTerminateH\x00\x12\x34\n\x07restart\x18\x04 \x01(\x0b\x32!.maestoso.workflow.v1.BulkRestartH\x00\x12\x30\n\x05retry\x18\x05 \x01(\x0b\x32\x1f.maestoso.workflow.v1.BulkRetryH\x00\x12\x34\n\x07upgrade\x18\x06 \x01(\x0b\x32!.maestoso.workflow.v1.BulkUpgradeH\x00\x12\x32\n\x06signal\x18\x07 \x01(\x0b\x32 .maestoso.workflow.v1.BulkSignalH\x00\x12\x30\n\x05rerun\x18\x08 \x01(\x0b\x32\x1f.maestoso.workflow.v1.BulkRerunH\x00\x12\x32\n\x06remove\x18\t \x01(\x0b\x32 .maestoso.workflow.v1.BulkRemoveH\x00\x42\x08\n\x06\x61\x63tion\"\xdc\x01\n\tBulkQuery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x06status\x18\x02 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05query\x18\x06 \x01(\t\"\xf5\x02\n\rBulkOperation\x12\x0f\n\x07\x62ulk_id\x18\x01 \x01(\t\x12\x30\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32 .maestoso.workflow.v1.BulkAction\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.maestoso.workflow.v1.BulkState\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x11\n\tsucceeded\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x03\x12\x0c\n\x04rate\x18\x07 \x01(\x05\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\n \x01(\t\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05query\x18\x0c \x01(\x0b\x32\x1f.maestoso.workflow.v1.BulkQuery\"|\n\x08\x42ulkItem\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.maestoso.workflow.v1.BulkItemState\x12\'\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.maestoso.error.v1.Error*\x8e\x01\n\tBulkState\x12\x1a\n\x16\x42ULK_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42ULK_STATE_COLLECTING\x10\x01\x12\x16\n\x12\x42ULK_STATE_RUNNING\x10\x02\x12\x18\n\x14\x42ULK_STATE_COMPLETED\x10\x03\x12\x18\n\x14\x42ULK_STATE_CANCELLED\x10\x04*\x88\x01\n\rBulkItemState\x12\x1f\n\x1b\x42ULK_ITEM_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x42ULK_ITEM_STATE_PENDING\x10\x01\x12\x1d\n\x19\x42ULK_ITEM_STATE_SUCCEEDED\x10\x02\x12\x1a\n\x16\x42ULK_ITEM_STATE_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmaestoso/workflow/v1/bulk.proto\x12\x14maestoso.workflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmaestoso/error/v1/error.proto\x1a\x1bmaestoso/task/v1/task.proto\x1a#maestoso/workflow/v1/workflow.proto\"\x0b\n\tBulkPause\"\x0c\n\nBulkResume\"\x1f\n\rBulkTerminate\x12\x0e\n\x06reason\x18\x01 \x01(\t\"-\n\x0b\x42ulkRestart\x12\x1e\n\x16use_latest_definitions\x18\x01 \x01(\x08\"$\n\tBulkRetry\x12\x17\n\x0fresume_children\x18\x01 \x01(\x08\"/\n\x0b\x42ulkUpgrade\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"v\n\tBulkRerun\x12\x1b\n\x0eworkflow_input\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x11\n\treference\x18\x02 \x01(\t\x12\x17\n\ntask_input\x18\x03 \x01(\x0cH\x01\x88\x01\x01\x42\x11\n\x0f_workflow_inputB\r\n\x0b_task_input\"B\n\nBulkRemove\x12\x11\n\tterminate\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\trecursive\x18\x03 \x01(\x08\"m\n\nBulkSignal\x12\x11\n\treference\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0e\n\x06output\x18\x03 \x01(\x0c\x12\x0e\n\x06reason\x18\x04 \x01(\t\"<\n\x08\x42ulkSkip\x12\x11\n\treference\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\x0c\x12\x0e\n\x06output\x18\x03 \x01(\x0c\";\n\x08\x42ulkJump\x12\x11\n\treference\x18\x01 \x01(\t\x12\x12\n\x05input\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_input\"\x0b\n\tBulkReset\"0\n\nBulkUpdate\x12\x11\n\tvariables\x18\x01 \x01(\x0c\x12\x0f\n\x07replace\x18\x02 \x01(\x08\"q\n\x0e\x42ulkUpdateTask\x12\x11\n\treference\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0e\x32\x1c.maestoso.task.v1.TaskStatus\x12\x0e\n\x06output\x18\x03 \x01(\x0c\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xf1\x05\n\nBulkAction\x12\x30\n\x05pause\x18\x01 \x01(\x0b\x32\x1f.maestoso.workflow.v1.BulkPauseH\x00\x12\x32\n\x06resume\x18\x02 \x01(\x0b\x32 .maestoso.workflow.v1.BulkResumeH\x00\x12\x38\n\tterminate\x18\x03 \x01(\x0b\x32#.maestoso.workflow.v1.BulkTerminateH\x00\x12\x34\n\x07restart\x18\x04 \x01(\x0b\x32!.maestoso.workflow.v1.BulkRestartH\x00\x12\x30\n\x05retry\x18\x05 \x01(\x0b\x32\x1f.maestoso.workflow.v1.BulkRetryH\x00\x12\x34\n\x07upgrade\x18\x06 \x01(\x0b\x32!.maestoso.workflow.v1.BulkUpgradeH\x00\x12\x32\n\x06signal\x18\x07 \x01(\x0b\x32 .maestoso.workflow.v1.BulkSignalH\x00\x12\x30\n\x05rerun\x18\x08 \x01(\x0b\x32\x1f.maestoso.workflow.v1.BulkRerunH\x00\x12\x32\n\x06remove\x18\t \x01(\x0b\x32 .maestoso.workflow.v1.BulkRemoveH\x00\x12.\n\x04skip\x18\n \x01(\x0b\x32\x1e.maestoso.workflow.v1.BulkSkipH\x00\x12.\n\x04jump\x18\x0b \x01(\x0b\x32\x1e.maestoso.workflow.v1.BulkJumpH\x00\x12\x30\n\x05reset\x18\x0c \x01(\x0b\x32\x1f.maestoso.workflow.v1.BulkResetH\x00\x12\x32\n\x06update\x18\r \x01(\x0b\x32 .maestoso.workflow.v1.BulkUpdateH\x00\x12;\n\x0bupdate_task\x18\x0e \x01(\x0b\x32$.maestoso.workflow.v1.BulkUpdateTaskH\x00\x42\x08\n\x06\x61\x63tion\"\xdc\x01\n\tBulkQuery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x06status\x18\x02 \x01(\x0e\x32$.maestoso.workflow.v1.WorkflowStatus\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05query\x18\x06 \x01(\t\"\xf5\x02\n\rBulkOperation\x12\x0f\n\x07\x62ulk_id\x18\x01 \x01(\t\x12\x30\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32 .maestoso.workflow.v1.BulkAction\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.maestoso.workflow.v1.BulkState\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x11\n\tsucceeded\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x03\x12\x0c\n\x04rate\x18\x07 \x01(\x05\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\n \x01(\t\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05query\x18\x0c \x01(\x0b\x32\x1f.maestoso.workflow.v1.BulkQuery\"|\n\x08\x42ulkItem\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.maestoso.workflow.v1.BulkItemState\x12\'\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.maestoso.error.v1.Error*\x8e\x01\n\tBulkState\x12\x1a\n\x16\x42ULK_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42ULK_STATE_COLLECTING\x10\x01\x12\x16\n\x12\x42ULK_STATE_RUNNING\x10\x02\x12\x18\n\x14\x42ULK_STATE_COMPLETED\x10\x03\x12\x18\n\x14\x42ULK_STATE_CANCELLED\x10\x04*\x88\x01\n\rBulkItemState\x12\x1f\n\x1b\x42ULK_ITEM_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x42ULK_ITEM_STATE_PENDING\x10\x01\x12\x1d\n\x19\x42ULK_ITEM_STATE_SUCCEEDED\x10\x02\x12\x1a\n\x16\x42ULK_ITEM_STATE_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'maestoso.workflow.v1.bulk_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_BULKSTATE']._serialized_start=1844
-  _globals['_BULKSTATE']._serialized_end=1986
-  _globals['_BULKITEMSTATE']._serialized_start=1989
-  _globals['_BULKITEMSTATE']._serialized_end=2125
+  _globals['_BULKSTATE']._serialized_start=2463
+  _globals['_BULKSTATE']._serialized_end=2605
+  _globals['_BULKITEMSTATE']._serialized_start=2608
+  _globals['_BULKITEMSTATE']._serialized_end=2744
   _globals['_BULKPAUSE']._serialized_start=187
   _globals['_BULKPAUSE']._serialized_end=198
   _globals['_BULKRESUME']._serialized_start=200
@@ -42,17 +42,27 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_BULKUPGRADE']._serialized_start=332
   _globals['_BULKUPGRADE']._serialized_end=379
   _globals['_BULKRERUN']._serialized_start=381
-  _globals['_BULKRERUN']._serialized_end=440
-  _globals['_BULKREMOVE']._serialized_start=442
-  _globals['_BULKREMOVE']._serialized_end=508
-  _globals['_BULKSIGNAL']._serialized_start=510
-  _globals['_BULKSIGNAL']._serialized_end=619
-  _globals['_BULKACTION']._serialized_start=622
-  _globals['_BULKACTION']._serialized_end=1116
-  _globals['_BULKQUERY']._serialized_start=1119
-  _globals['_BULKQUERY']._serialized_end=1339
-  _globals['_BULKOPERATION']._serialized_start=1342
-  _globals['_BULKOPERATION']._serialized_end=1715
-  _globals['_BULKITEM']._serialized_start=1717
-  _globals['_BULKITEM']._serialized_end=1841
+  _globals['_BULKRERUN']._serialized_end=499
+  _globals['_BULKREMOVE']._serialized_start=501
+  _globals['_BULKREMOVE']._serialized_end=567
+  _globals['_BULKSIGNAL']._serialized_start=569
+  _globals['_BULKSIGNAL']._serialized_end=678
+  _globals['_BULKSKIP']._serialized_start=680
+  _globals['_BULKSKIP']._serialized_end=740
+  _globals['_BULKJUMP']._serialized_start=742
+  _globals['_BULKJUMP']._serialized_end=801
+  _globals['_BULKRESET']._serialized_start=803
+  _globals['_BULKRESET']._serialized_end=814
+  _globals['_BULKUPDATE']._serialized_start=816
+  _globals['_BULKUPDATE']._serialized_end=864
+  _globals['_BULKUPDATETASK']._serialized_start=866
+  _globals['_BULKUPDATETASK']._serialized_end=979
+  _globals['_BULKACTION']._serialized_start=982
+  _globals['_BULKACTION']._serialized_end=1735
+  _globals['_BULKQUERY']._serialized_start=1738
+  _globals['_BULKQUERY']._serialized_end=1958
+  _globals['_BULKOPERATION']._serialized_start=1961
+  _globals['_BULKOPERATION']._serialized_end=2334
+  _globals['_BULKITEM']._serialized_start=2336
+  _globals['_BULKITEM']._serialized_end=2460
 # @@protoc_insertion_point(module_scope)

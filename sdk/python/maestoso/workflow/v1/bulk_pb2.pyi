@@ -183,20 +183,33 @@ global___BulkUpgrade = BulkUpgrade
 
 @typing.final
 class BulkRerun(google.protobuf.message.Message):
-    """Rerun from the beginning, as RerunWorkflow without a task."""
+    """Rerun, as RerunWorkflow: from the beginning, or from a task."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     WORKFLOW_INPUT_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    TASK_INPUT_FIELD_NUMBER: builtins.int
     workflow_input: builtins.bytes
     """The new input of each, a JSON object of at most 4 MiB; absent = as before."""
+    reference: builtins.str
+    """Go on from the newest task of this reference, in the workflow itself; empty = from the beginning. Not
+    together with `workflow_input`.
+    """
+    task_input: builtins.bytes
+    """That task's new input, as in RerunWorkflow; absent = as the definition says. With `reference` only."""
     def __init__(
         self,
         *,
         workflow_input: builtins.bytes | None = ...,
+        reference: builtins.str = ...,
+        task_input: builtins.bytes | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_workflow_input", b"_workflow_input", "workflow_input", b"workflow_input"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_workflow_input", b"_workflow_input", "workflow_input", b"workflow_input"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_task_input", b"_task_input", "_workflow_input", b"_workflow_input", "task_input", b"task_input", "workflow_input", b"workflow_input"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_task_input", b"_task_input", "_workflow_input", b"_workflow_input", "reference", b"reference", "task_input", b"task_input", "workflow_input", b"workflow_input"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_task_input", b"_task_input"]) -> typing.Literal["task_input"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_workflow_input", b"_workflow_input"]) -> typing.Literal["workflow_input"] | None: ...
 
 global___BulkRerun = BulkRerun
@@ -258,6 +271,126 @@ class BulkSignal(google.protobuf.message.Message):
 global___BulkSignal = BulkSignal
 
 @typing.final
+class BulkSkip(google.protobuf.message.Message):
+    """Skip a task, as SkipTask."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    reference: builtins.str
+    """The task's reference as the definition names it. Required."""
+    input: builtins.bytes
+    """What the record shows as input, a JSON object of at most 4 MiB; empty = {}."""
+    output: builtins.bytes
+    """What others read as its output, a JSON object of at most 4 MiB; empty = {}."""
+    def __init__(
+        self,
+        *,
+        reference: builtins.str = ...,
+        input: builtins.bytes = ...,
+        output: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["input", b"input", "output", b"output", "reference", b"reference"]) -> None: ...
+
+global___BulkSkip = BulkSkip
+
+@typing.final
+class BulkJump(google.protobuf.message.Message):
+    """Jump to a task, as JumpToTask."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    reference: builtins.str
+    """The task's reference as the definition names it. Required."""
+    input: builtins.bytes
+    """The task's input in the place of the one that the definition gives it, a JSON object of at most 4 MiB;
+    absent = as the definition says.
+    """
+    def __init__(
+        self,
+        *,
+        reference: builtins.str = ...,
+        input: builtins.bytes | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_input", b"_input", "input", b"input"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_input", b"_input", "input", b"input", "reference", b"reference"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_input", b"_input"]) -> typing.Literal["input"] | None: ...
+
+global___BulkJump = BulkJump
+
+@typing.final
+class BulkReset(google.protobuf.message.Message):
+    """Hand sleeping tasks out now, as ResetCallbacks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___BulkReset = BulkReset
+
+@typing.final
+class BulkUpdate(google.protobuf.message.Message):
+    """Change variables, as UpdateVariables."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VARIABLES_FIELD_NUMBER: builtins.int
+    REPLACE_FIELD_NUMBER: builtins.int
+    variables: builtins.bytes
+    """A JSON object of at most 256 KiB. Required."""
+    replace: builtins.bool
+    """Drop the variables that are not named here, instead of keeping them."""
+    def __init__(
+        self,
+        *,
+        variables: builtins.bytes = ...,
+        replace: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["replace", b"replace", "variables", b"variables"]) -> None: ...
+
+global___BulkUpdate = BulkUpdate
+
+@typing.final
+class BulkUpdateTask(google.protobuf.message.Message):
+    """Report on the open task of a reference, as UpdateTask."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    reference: builtins.str
+    """The open task's reference; inside a loop `reference__2` means that turn, without a number it is the
+    newest. Required.
+    """
+    status: maestoso.task.v1.task_pb2.TaskStatus.ValueType
+    """COMPLETED, FAILED, FAILED_WITH_TERMINAL_ERROR, or IN_PROGRESS, which changes the output only.
+    UNSPECIFIED = COMPLETED.
+    """
+    output: builtins.bytes
+    """Members to set in the task's output, a JSON object of at most 4 MiB; empty = {}."""
+    reason: builtins.str
+    """Why it failed; at most 500 characters; empty = none."""
+    def __init__(
+        self,
+        *,
+        reference: builtins.str = ...,
+        status: maestoso.task.v1.task_pb2.TaskStatus.ValueType = ...,
+        output: builtins.bytes = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["output", b"output", "reason", b"reason", "reference", b"reference", "status", b"status"]) -> None: ...
+
+global___BulkUpdateTask = BulkUpdateTask
+
+@typing.final
 class BulkAction(google.protobuf.message.Message):
     """What to do to each workflow, with its options."""
 
@@ -272,6 +405,11 @@ class BulkAction(google.protobuf.message.Message):
     SIGNAL_FIELD_NUMBER: builtins.int
     RERUN_FIELD_NUMBER: builtins.int
     REMOVE_FIELD_NUMBER: builtins.int
+    SKIP_FIELD_NUMBER: builtins.int
+    JUMP_FIELD_NUMBER: builtins.int
+    RESET_FIELD_NUMBER: builtins.int
+    UPDATE_FIELD_NUMBER: builtins.int
+    UPDATE_TASK_FIELD_NUMBER: builtins.int
     @property
     def pause(self) -> global___BulkPause:
         """Hold it."""
@@ -308,6 +446,26 @@ class BulkAction(google.protobuf.message.Message):
     def remove(self) -> global___BulkRemove:
         """Delete it for good."""
 
+    @property
+    def skip(self) -> global___BulkSkip:
+        """Step over a task that is still to come."""
+
+    @property
+    def jump(self) -> global___BulkJump:
+        """Go on at another task."""
+
+    @property
+    def reset(self) -> global___BulkReset:
+        """Hand its sleeping tasks out now."""
+
+    @property
+    def update(self) -> global___BulkUpdate:
+        """Change its variables."""
+
+    @property
+    def update_task(self) -> global___BulkUpdateTask:
+        """End an open task, or say that it goes on. Asks for the right `task:update`."""
+
     def __init__(
         self,
         *,
@@ -320,10 +478,15 @@ class BulkAction(google.protobuf.message.Message):
         signal: global___BulkSignal | None = ...,
         rerun: global___BulkRerun | None = ...,
         remove: global___BulkRemove | None = ...,
+        skip: global___BulkSkip | None = ...,
+        jump: global___BulkJump | None = ...,
+        reset: global___BulkReset | None = ...,
+        update: global___BulkUpdate | None = ...,
+        update_task: global___BulkUpdateTask | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["action", b"action", "pause", b"pause", "remove", b"remove", "rerun", b"rerun", "restart", b"restart", "resume", b"resume", "retry", b"retry", "signal", b"signal", "terminate", b"terminate", "upgrade", b"upgrade"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "pause", b"pause", "remove", b"remove", "rerun", b"rerun", "restart", b"restart", "resume", b"resume", "retry", b"retry", "signal", b"signal", "terminate", b"terminate", "upgrade", b"upgrade"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["action", b"action"]) -> typing.Literal["pause", "resume", "terminate", "restart", "retry", "upgrade", "signal", "rerun", "remove"] | None: ...
+    def HasField(self, field_name: typing.Literal["action", b"action", "jump", b"jump", "pause", b"pause", "remove", b"remove", "rerun", b"rerun", "reset", b"reset", "restart", b"restart", "resume", b"resume", "retry", b"retry", "signal", b"signal", "skip", b"skip", "terminate", b"terminate", "update", b"update", "update_task", b"update_task", "upgrade", b"upgrade"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "jump", b"jump", "pause", b"pause", "remove", b"remove", "rerun", b"rerun", "reset", b"reset", "restart", b"restart", "resume", b"resume", "retry", b"retry", "signal", b"signal", "skip", b"skip", "terminate", b"terminate", "update", b"update", "update_task", b"update_task", "upgrade", b"upgrade"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["action", b"action"]) -> typing.Literal["pause", "resume", "terminate", "restart", "retry", "upgrade", "signal", "rerun", "remove", "skip", "jump", "reset", "update", "update_task"] | None: ...
 
 global___BulkAction = BulkAction
 
