@@ -18,7 +18,7 @@ from maestoso.error.v1 import error_pb2
 from maestoso.metadata.v1 import definition_pb2, metadata_service_pb2
 from maestoso.search.v1 import search_service_pb2
 from maestoso.task.v1 import task_pb2
-from maestoso.workflow.v1 import workflow_pb2, workflow_service_pb2
+from maestoso.workflow.v1 import bulk_pb2, bulk_service_pb2, workflow_pb2, workflow_service_pb2
 from scripted_server import Refusal, ScriptedServer, scripted_server
 
 DONE, OTHER_END, REFUSED, UNREACHABLE = 0, 1, 2, 3
@@ -565,6 +565,69 @@ async def test_drain_needs_exactly_one_target(shell: Shell, arguments: list[str]
 
     assert status == REFUSED
     assert shell.server.requests == []
+
+
+BULK = bulk_pb2.BulkOperation(
+    bulk_id="b-1", state=bulk_pb2.BULK_STATE_COMPLETED, total=2, succeeded=1, failed=1, reason="old ones",
+    action=bulk_pb2.BulkAction(pause=bulk_pb2.BulkPause()),
+)  # fmt: skip
+
+
+async def test_bulk_start_sends_what_to_do_to_which_and_waits(shell: Shell) -> None:
+    shell.server.on("CreateBulkOperation", bulk_service_pb2.CreateBulkOperationResponse(operation=BULK))
+    shell.server.on("GetBulkOperation", bulk_service_pb2.GetBulkOperationResponse(operation=BULK))
+    options = '{"reference": "pay", "status": "FAILED", "output": {"a": 1}, "reason": "why"}'
+
+    status, out, _ = await shell.run("bulk", "start", "signal", "w-1", "w-2", "--options", options)
+    assert (status, out) == (DONE, "b-1\n")
+    status, out, _ = await shell.run("bulk", "start", "pause", "--query", "status = FAILED", "--wait")
+    assert status == OTHER_END, "one workflow refused"
+    assert out.splitlines()[1].split()[:6] == ["b-1", "pause", "COMPLETED", "2", "1", "1"]
+
+    signal, pause = shell.server.asked(bulk_service_pb2.CreateBulkOperationRequest)
+    assert signal.action.signal == bulk_pb2.BulkSignal(
+        reference="pay", status=task_pb2.TASK_STATUS_FAILED, output=b'{"a":1}', reason="why"
+    )
+    assert list(signal.workflow_ids) == ["w-1", "w-2"]
+    assert not signal.HasField("query")
+    assert pause.query.query == "status = FAILED"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("[1]", "send a JSON object"),
+        ('{"why": "x"}', "there are: reason"),
+        ('{"reason": 1}', "reason is 1"),
+        ("{", "--options is no JSON"),
+    ],
+)
+async def test_bulk_start_refuses_options_that_its_action_lacks(
+    shell: Shell, options: str, told: str
+) -> None:
+    status, _, err = await shell.run("bulk", "start", "terminate", "w-1", "--options", options)
+    assert (status, told in err) == (REFUSED, True)
+    assert shell.server.requests == []
+
+
+async def test_bulk_shows_operations_and_their_items(shell: Shell) -> None:
+    shell.server.on(
+        "ListBulkOperations", bulk_service_pb2.ListBulkOperationsResponse(operations=[BULK, BULK])
+    )
+    shell.server.on("GetBulkOperation", bulk_service_pb2.GetBulkOperationResponse(operation=BULK))
+    shell.server.on("CancelBulkOperation", bulk_service_pb2.CancelBulkOperationResponse(operation=BULK))
+    error = error_pb2.Error(message="it has ended")
+    item = bulk_pb2.BulkItem(workflow_id="w-1", state=bulk_pb2.BULK_ITEM_STATE_FAILED, error=error)
+    shell.server.on("ListBulkItems", bulk_service_pb2.ListBulkItemsResponse(items=[item]))
+
+    _, listed, _ = await shell.run("bulk", "list", "--limit", "1")
+    _, one, _ = await shell.run("bulk", "get", "b-1")
+    _, cancelled, _ = await shell.run("bulk", "cancel", "b-1")
+    _, found, _ = await shell.run("bulk", "items", "b-1", "--refused")
+
+    assert listed == one == cancelled
+    assert len(listed.splitlines()) == 2
+    assert found.splitlines()[1].split() == ["w-1", "FAILED", "it", "has", "ended"]
 
 
 async def test_tables_show_queues_nodes_and_sessions(shell: Shell) -> None:

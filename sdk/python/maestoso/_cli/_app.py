@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -18,8 +16,9 @@ from .._errors import (
     ServerError,
     Violation,
 )
+from ._bulk import bulk
 from ._connection import REFUSED, Connection, complain
-from ._files import BadFile, Document, read
+from ._files import BadFile, Document, payload, read
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -38,6 +37,8 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
+
+app.command(bulk)
 
 Id = Annotated[str, Parameter(help="The workflow's id.")]
 CHILD_DEPTH = 5
@@ -207,7 +208,7 @@ def start(
     async def act(client: Client) -> int:
         workflow_id = await client.start(
             name,
-            _read_payload(input),
+            payload(input),
             version=version,
             correlation_id=correlation_id,
             priority=priority,
@@ -222,13 +223,6 @@ def start(
         return await _wait(client, workflow_id, connection)
 
     return connection.run(act)
-
-
-def _read_payload(text: str) -> bytes:
-    """The JSON text that an option names."""
-    if text == "-":
-        return sys.stdin.buffer.read()
-    return Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()
 
 
 def _say_id(workflow_id: str, connection: Connection) -> None:
@@ -550,7 +544,7 @@ def rerun(
     correlation_id
         The workflow's new correlation id.
     """
-    given = None if input is None else _read_payload(input)
+    given = None if input is None else payload(input)
 
     async def act(client: Client) -> None:
         ran = await client.rerun(
@@ -576,7 +570,7 @@ def skip(workflow_id: Id, reference: str, *, output: str = "{}", connection: Con
     output
         What it shows: a JSON object, `@FILE` with one in it, or `-` for stdin.
     """
-    told = _read_payload(output)
+    told = payload(output)
     return (connection or Connection()).run(lambda client: client.skip_task(workflow_id, reference, told))
 
 
@@ -593,7 +587,7 @@ def jump(
     input
         Its input in the place of its own: a JSON object, `@FILE` with one in it, or `-` for stdin.
     """
-    given = None if input is None else _read_payload(input)
+    given = None if input is None else payload(input)
     return (connection or Connection()).run(lambda client: client.jump_to_task(workflow_id, reference, given))
 
 
@@ -715,7 +709,7 @@ def signal(
         applied = await client.signal(
             workflow_id,
             reference,
-            _read_payload(output),
+            payload(output),
             status=task_pb2.TaskStatus.Value(f"TASK_STATUS_{status}"),
             reason=reason,
         )

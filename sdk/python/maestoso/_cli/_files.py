@@ -1,4 +1,4 @@
-"""Definition files: which documents are in them, and where in the file each one begins."""
+"""Files that commands read: payloads; and definitions, with where in the file each one begins."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ def read(name: str) -> list[Document]:
         return [_document(name, text, at, part, value) for at, part, value in _items(text, start)]
     except json.JSONDecodeError as error:
         raise BadFile(f"{name}:{error.lineno}:{error.colno}: {error.msg}") from None
+
+
+def payload(text: str) -> bytes:
+    """The JSON text that an option names: itself, `@FILE`, or `-` for stdin. OSError."""
+    if text == "-":
+        return sys.stdin.buffer.read()
+    return Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()
 
 
 def _document(name: str, text: str, at: int, part: str, value: Any) -> Document:
