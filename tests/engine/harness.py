@@ -605,7 +605,8 @@ def with_definitions(document: Any, tasks: dict[str, dict[str, Any]]) -> Any:
 def unreached(plan: Plan, join: TaskRow, rows: list[TaskRow]) -> set[str]:
     """The tasks that a join names and that never run: a SWITCH around them chose another case, which is
     over."""
-    ended = {row.reference: row for row in rows if row.path == join.path and row.status.terminal}
+    newest = {row.reference: row for row in sorted(rows, key=lambda row: row.seq) if row.path == join.path}
+    ended = {reference: row for reference, row in newest.items() if row.status.terminal}
     ran = {row.reference for row in rows if row.path == join.path}
     found = set()
     now = plan.nodes.get(join.reference)  # an upgrade may have changed what it lists

@@ -16,7 +16,7 @@ Node = dict[str, Any]
 Draw = Any
 
 LEAVES = ("simple", "inline", "variable", "noop", "wait", "human", "dynamic", "terminate")
-CONTAINERS = ("switch", "decision", "fork", "same", "different", "loop", "list", "child")
+CONTAINERS = ("switch", "decision", "fork", "same", "different", "loop", "list", "child", "try")
 INPUT = {"n": 2, "text": "a", "float": 1.0, "none": None, "yes": True}
 INPUT |= {"list": [1, "two", {"x": 3}], "map": {"n": 1}}
 READS = (
@@ -182,6 +182,8 @@ def _container(draw: Draw, shape: Shape, kind: str, depth: int) -> list[Node]:
         return [_loop(draw, shape, kind, depth)]
     if kind == "child":
         return [_child(draw, shape, depth)]
+    if kind == "try":
+        return [_try(draw, shape, depth)]
     return _same(draw, shape) if kind == "same" else _different(draw, shape)
 
 
@@ -216,7 +218,7 @@ def _fork(draw: Draw, shape: Shape, depth: int) -> list[Node]:
         branches.append(_chain(draw, shape, depth))
     shape.seen = seen
     ends = [chain[-1]["taskReferenceName"] for chain in branches]
-    inside = [node["taskReferenceName"] for chain in branches for node in flatten(chain)]
+    inside = [node["taskReferenceName"] for chain in branches for node in flatten(chain, tries=False)]
     some = draw(st.sampled_from((None, ends, [*inside, *seen])))
     waited = ends if some is None else draw(st.lists(st.sampled_from(some), unique=True, max_size=4))
     fork = _node(shape, "FORK_JOIN", "f", _reads(draw, shape), forkTasks=branches)
@@ -255,6 +257,34 @@ def _loop(draw: Draw, shape: Shape, kind: str, depth: int) -> Node:
             )
         )
     return {**made, "inputParameters": inputs, **_flags(draw)}
+
+
+ERROR_NAMES = ("TASK_FAILED", "TIMEOUT", "CANCELED", "SCRIPT_ERROR", "CHILD_FAILED", "nobody's")
+STATUSES = ("FAILED", "FAILED_WITH_TERMINAL_ERROR", "TIMED_OUT", "CANCELED")
+
+
+def _try(draw: Draw, shape: Shape, depth: int) -> Node:
+    """Its parts see what came before it, and its own error; what follows it sees it alone: a join must not
+    name a task inside."""
+    seen = list(shape.seen)
+    name = shape.name("g")
+    body = _chain(draw, shape, depth)
+    shape.seen = [*seen, name]
+    cases = []
+    for _ in range(draw(st.integers(0, 2))):
+        case: Node = {"tasks": [] if draw(st.booleans()) else _chain(draw, shape, depth)}
+        case["errorNames"] = draw(st.lists(st.sampled_from(ERROR_NAMES), min_size=1, max_size=3, unique=True))
+        if draw(st.booleans()):
+            case["statuses"] = draw(st.lists(st.sampled_from(STATUSES), min_size=1, max_size=3, unique=True))
+        cases.append(case)
+        shape.seen = [*seen, name]
+    if draw(st.booleans()):
+        cases.append({"tasks": [] if draw(st.booleans()) else _chain(draw, shape, depth)})
+        shape.seen = [*seen, name]
+    last = _chain(draw, shape, depth) if not cases or draw(st.booleans()) else []
+    shape.seen = [*seen, name]
+    made: Node = {"name": name, "taskReferenceName": name, "type": "TRY", "tryTasks": body}
+    return {**made, "catchCases": cases, "finallyTasks": last, "inputParameters": {}, **_flags(draw)}
 
 
 def _child(draw: Draw, shape: Shape, depth: int) -> Node:

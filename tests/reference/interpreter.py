@@ -30,13 +30,13 @@ SCRIPT_ERROR = "<script>"
 """Stands for whatever a script engine says."""
 SUCCESSFUL = {"SCHEDULED", "IN_PROGRESS", "COMPLETED", "COMPLETED_WITH_ERRORS"}
 RETRIABLE = {"FAILED", "TIMED_OUT"}
-NEVER_RETRIED = {"SWITCH", "DECISION", "FORK", "JOIN", "EXCLUSIVE_JOIN", "DO_WHILE"}
+NEVER_RETRIED = {"SWITCH", "DECISION", "FORK", "JOIN", "EXCLUSIVE_JOIN", "DO_WHILE", "TRY"}
 WORKFLOW_STATUS_AFTER = {"CANCELED": "TERMINATED", "TIMED_OUT": "TIMED_OUT"}
 TASK_STATUS_AFTER = {"TERMINATED": "CANCELED"}
 LOOP_COUNTERS = ("iteration", "loopIndex", "loopItem")
 OPERATORS = NEVER_RETRIED | {"FORK_JOIN", "FORK_JOIN_DYNAMIC", "SUB_WORKFLOW", "TERMINATE", "SET_VARIABLE"}
 NAMED_BY_TYPE = {"SWITCH", "DECISION", "JOIN", "FORK_JOIN", "FORK_JOIN_DYNAMIC"}
-OPERATORS |= {"INLINE", "WAIT", "HUMAN", "NOOP", "DYNAMIC"}
+OPERATORS |= {"TRY", "INLINE", "WAIT", "HUMAN", "NOOP", "DYNAMIC"}
 
 
 @dataclass(eq=False)
@@ -71,6 +71,12 @@ class Task:
     """A join of what a dynamic fork listed."""
     fatal: str | None = None
     """Why the workflow ends with it, where that is not the usual text; no attempt follows."""
+    part: Part | None = None
+    """The part of a TRY that it runs in, the innermost."""
+    error_name: str | None = None
+    """By which a TRY catches its failure, where its status does not say it."""
+    failed_by: Failed | None = None
+    """Of a TRY: what goes on outward."""
 
     @property
     def reference(self) -> str:
@@ -125,11 +131,37 @@ class Ended(Exception):
         self.reason = reason
 
 
+class Failed(Ended):
+    """A task failed for good: the innermost TRY around it takes it, else the workflow ends with it."""
+
+    def __init__(self, status: str, reason: str | None, task: Task) -> None:
+        super().__init__(status, reason)
+        self.task = task
+
+
 class Scope:
     """The chains that must end before a run, or a turn of a loop, is over."""
 
     def __init__(self) -> None:
         self.live = 0
+
+
+class Part(Scope):
+    """What runs of a TRY at one time: its tasks, a case, or what comes in the end."""
+
+    def __init__(self, guard: Task) -> None:
+        super().__init__()
+        self.guard = guard
+        self.failure: Failed | None = None
+
+    def is_over(self) -> bool:
+        return self.failure is not None or not self.live
+
+    def holds(self, part: Part | None) -> bool:
+        """Whether that part is this one or lies in it."""
+        while part is not None and part is not self:
+            part = part.guard.part
+        return part is not None
 
 
 class Interpreter:
@@ -216,6 +248,9 @@ class Run:
         self.id = "root" if parent is None else f"{parent.id}>"
         self.queue: deque[Chain] = deque()
         self.blocked: list[tuple[Condition, Chain]] = []
+        self.part: Part | None = None
+        """Of the chain that goes on now."""
+        self.parts: dict[Chain, Part | None] = {}
         self.begun_ms = world.now_ms
         self.last: Task | None = None
         self.terminated_by: Task | None = None
@@ -249,34 +284,62 @@ class Run:
         return bool(self.queue)
 
     def _advance(self, chain: Chain) -> None:
-        for condition in chain:
-            if condition is None or condition():
-                self.queue.append(chain)
-            else:
-                self.blocked.append((condition, chain))
-            return
+        before, self.part = self.part, self.parts[chain]
+        try:
+            for condition in chain:
+                if condition is None or condition():
+                    self.queue.append(chain)
+                else:
+                    self.blocked.append((condition, chain))
+                return
+        except Failed as failure:
+            if self.part is None:
+                raise
+            self._catch(self.part, failure)
+        finally:
+            self.part = before
 
-    def spawn(self, body: Chain, scope: Scope) -> None:
-        """Begin a chain beside this one; its first record is made at once."""
+    def _catch(self, part: Part, failure: Failed) -> None:
+        """The part is over: what is open in it is cancelled, and none of its chains goes on."""
+        part.failure = failure
+        self.queue = deque(chain for chain in self.queue if not part.holds(self.parts[chain]))
+        self.blocked = [(when, chain) for when, chain in self.blocked if not part.holds(self.parts[chain])]
+        for task in self.tasks:
+            if not task.ended and part.holds(task.part):
+                task.status = "CANCELED"
+                task.reason = f"Canceled: another task inside TRY {part.guard.reference} has failed"
+                if task.type == "SUB_WORKFLOW":
+                    self.world.inbox.append(partial(self._end_child, task, task.reason))
+
+    def spawn(self, body: Chain, scope: Scope, part: Part | None = None) -> None:
+        """Begin a chain beside this one; its first record is made at once. `part`: where it is another
+        one than this chain's."""
 
         def counted() -> Chain:
             yield from body
             scope.live -= 1
 
         scope.live += 1
-        self._advance(counted())
+        chain = counted()
+        self.parts[chain] = self.part if part is None else part
+        self._advance(chain)
 
     def _complete(self) -> None:
-        failed = [
-            task for task in self.tasks if task.permissive and task.unsuccessful and not task.superseded
-        ]
-        if failed:
-            reasons = [
-                f"Task {task.id} failed with status: {task.status} and reason: '{task.reason}'"
-                for task in failed
-            ]
-            raise Ended("FAILED", ". ".join(reasons))
+        if (failure := self._passed_by(None)) is not None:
+            raise failure
         self.end("COMPLETED", None)
+
+    def _passed_by(self, part: Part | None) -> Failed | None:
+        """What failed directly in a part (or outside of all) and let the flow go on."""
+        failed = [
+            task
+            for task in self.tasks
+            if task.part is part and task.permissive and task.unsuccessful and not task.superseded
+        ]
+        reasons = [
+            f"Task {task.id} failed with status: {task.status} and reason: '{task.reason}'" for task in failed
+        ]
+        return Failed("FAILED", ". ".join(reasons), failed[0]) if failed else None
 
     def end(self, status: str, reason: str | None) -> None:
         if status == "COMPLETED":
@@ -290,14 +353,15 @@ class Run:
             if not task.ended:
                 task.status = "CANCELED"
                 if task.type == "SUB_WORKFLOW":
-                    self.world.inbox.append(lambda task=task: self._end_child(task))  # type: ignore[misc]
+                    why = f"reason: {self.reason}" if self.reason else f"status {self.status}"
+                    told = f"Parent workflow has been terminated with {why}"
+                    self.world.inbox.append(partial(self._end_child, task, told))
         if self.parent is not None:
             self.world.inbox.append(self._tell_parent)
 
-    def _end_child(self, task: Task) -> None:
+    def _end_child(self, task: Task, why: str) -> None:
         if task.child is not None and task.child.status == "RUNNING":
-            why = f"reason: {self.reason}" if self.reason else f"status {self.status}"
-            task.child.end("TERMINATED", f"Parent workflow has been terminated with {why}")
+            task.child.end("TERMINATED", why)
 
     def _make_output(self) -> dict[str, Any]:
         """K7."""
@@ -374,6 +438,7 @@ class Run:
             input={},
             available_ms=self.world.now_ms + int(node.get("startDelay") or 0) * 1000,
             first_ms=self.world.now_ms,
+            part=self.part,
         )
         self._add(made)
         return made
@@ -454,7 +519,7 @@ class Run:
         else:
             status = WORKFLOW_STATUS_AFTER.get(task.status, "FAILED")
             usual = f"Task {task.id} failed with status: {status} and reason: '{task.reason}'"
-            raise Ended(status, task.fatal or usual)
+            raise task.failed_by or Failed(status, task.fatal or usual, task)
 
     def _next_attempt(self, task: Task) -> Task | None:
         policy = self.policy(task)
@@ -482,6 +547,7 @@ class Run:
             retried=task,
             available_ms=self.world.now_ms + retry_delay_s(policy, task.attempt) * 1000,
             first_ms=task.first_ms,
+            part=task.part,
         )
         task.superseded = True
         self._add(attempt)
@@ -864,7 +930,7 @@ class Run:
             rows = self._relevant(body, turn)
             task.output = {**task.output, str(task.iteration): turn_output(rows)}
             self._trim(task, body, path)
-            if failed := [row for row in rows if row.unsuccessful]:
+            if failed := [row for row in rows if row.unsuccessful and row.part is task.part]:
                 task.status = "FAILED"
                 task.reason = " ".join(row.reason or "" for row in failed)
                 break
@@ -926,6 +992,39 @@ class Run:
             for row in self.tasks
             if row.path[:inside] != dropped or row.node.get("forked by", row.reference) not in body
         ]
+
+    def _try(self, node: Node, path: Path, scope: Scope) -> Chain:
+        task = self.create(node, path, "IN_PROGRESS")
+        task.input = self.inputs(node, task.id)
+        failure = yield from self._in_part(task, node["tryTasks"])
+        if failure is not None:
+            task.output = {"caught": False, "error": error_of(failure.task)}
+            case = catching(node, task.output["error"])
+            if case is not None:
+                task.output["caught"] = True
+                failure = yield from self._in_part(task, case["tasks"])
+                if failure is not None:
+                    task.output = {"caught": False, "error": error_of(failure.task)}
+        later = yield from self._in_part(task, node.get("finallyTasks") or [])
+        if later is not None:
+            failure = later
+            task.output = {"caught": False, "error": error_of(failure.task)}
+        task.failed_by = failure
+        if failure is None:
+            task.status, task.output = "COMPLETED", task.output or {"caught": False}
+        else:
+            task.status, task.reason = "FAILED", failure.reason
+            task.error_name = task.output["error"]["name"]
+        yield from self.executed(task)
+
+    def _in_part(self, guard: Task, nodes: list[Node]) -> Generator[Condition | None, None, Failed | None]:
+        """Run tasks of a TRY; their failure, if they fail."""
+        if not nodes:
+            return None
+        part = Part(guard)
+        self.spawn(self.chain(nodes, guard.path, part), part, part)
+        yield part.is_over
+        return part.failure or self._passed_by(part)
 
     def _sub_workflow(self, node: Node, path: Path, scope: Scope) -> Chain:
         params = node["subWorkflowParam"]
@@ -1019,17 +1118,54 @@ def turn_output(rows: list[Task]) -> dict[str, Any]:
     return {row.reference: row.stored_output for row in rows}
 
 
+def error_of(task: Task) -> dict[str, Any]:
+    """What users read at `${guard.output.error}`."""
+    return {
+        "name": error_name(task),
+        "status": task.status,
+        "reason": task.reason,
+        "reference": task.shown,
+        "taskId": task.id,
+        "output": task.stored_output,
+    }
+
+
+def error_name(task: Task) -> str:
+    """By which a TRY catches it."""
+    if task.error_name is not None:
+        return task.error_name
+    by_status = {"TIMED_OUT": "TIMEOUT", "CANCELED": "CANCELED"}.get(task.status)
+    if by_status is not None:
+        return by_status
+    if task.type == "SUB_WORKFLOW":
+        return "CHILD_FAILED"
+    return "SCRIPT_ERROR" if task.type in ("INLINE", "SWITCH", "DECISION") else "TASK_FAILED"
+
+
+def catching(node: Node, error: dict[str, Any]) -> Node | None:
+    """The first case that fits: a list that is empty or absent admits all."""
+    for case in node.get("catchCases") or []:
+        by_name = not case.get("errorNames") or error["name"] in case["errorNames"]
+        if by_name and (not case.get("statuses") or error["status"] in case["statuses"]):
+            return case
+    return None
+
+
 def chains(node: Node) -> list[list[Node]]:
     """The chains of tasks directly in a task."""
     inner = [*(node.get("decisionCases") or {}).values(), *(node.get("forkTasks") or [])]
+    inner += [node.get("tryTasks") or [], node.get("finallyTasks") or []]
+    inner += [case["tasks"] for case in node.get("catchCases") or []]
     return [*inner, node.get("defaultCase") or [], node.get("loopOver") or []]
 
 
-def flatten(nodes: list[Node]) -> Iterator[Node]:
+def flatten(nodes: list[Node], *, tries: bool = True) -> Iterator[Node]:
+    """Tasks and what is in them; with or without what is in TRYs."""
     for node in nodes:
         yield node
-        for chain in chains(node):
-            yield from flatten(chain)
+        if tries or node["type"] != "TRY":
+            for chain in chains(node):
+                yield from flatten(chain, tries=tries)
 
 
 def around(nodes: list[Node], reference: str) -> list[tuple[Node, list[Node]]] | None:

@@ -17,7 +17,7 @@ from .documents import CONTAINERS, INPUT, LEAVES, cases
 from .interpreter import Interpreter, Run, Task
 from .pair import STEPS_MAX, Pair
 
-PROPERTIES = 8
+PROPERTIES = 9
 EXAMPLES = -(-int(os.environ.get("MAESTOSO_EXAMPLES", "1000")) // PROPERTIES)
 """Of each property. The nightly run asks for 20,000 or more in all, new ones every time; the ordinary
 run takes the same 1,000 every time."""
@@ -135,6 +135,13 @@ def test_dynamic_fork(data: Any) -> None:
 @given(st.data())
 def test_loop(data: Any) -> None:
     same(data, ("simple", "inline", "variable", "loop", "list"))
+
+
+@pytest.mark.covers("M.8")
+@common
+@given(st.data())
+def test_try(data: Any) -> None:
+    same(data, ("simple", "simple", "inline", "wait", "try", "fork", "switch"))
 
 
 @common
