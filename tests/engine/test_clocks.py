@@ -36,6 +36,22 @@ def running(world: World, workflow: str, seconds: int, seq: int = 1) -> Verdict:
     return world.happen(workflow, event)[0].verdict
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_task_that_is_put_back_when_its_time_is_up_ends_all_the_same(policy: str) -> None:
+    """The worker's word came before the clock's."""
+    world, workflow = timed(totalTimeoutSeconds=45, timeoutPolicy=policy)
+    world.now_ms = START_MS + 45_000
+    world.result(workflow, "a", status=TaskStatus.IN_PROGRESS, callback_after_s=10)
+    assert world.workflows[workflow].deadlines[1] == world.now_ms
+    queue = QueueFacts(owner_epoch=-1, due_ms=world.now_ms + 10_000, started_ms=0)
+    world.happen(workflow, Due(now_ms=world.now_ms, seq=1, queue=queue))
+    if policy == "ALERT_ONLY":
+        assert world.shown(workflow) == ["a:SCHEDULED"]
+        assert world.row(workflow, "a").state == {"alerted": ["total"]}
+    else:
+        assert world.row(workflow, "a").status is TaskStatus.TIMED_OUT
+
+
 @pytest.mark.covers("B.5")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_execution_timeout(policy: str) -> None:

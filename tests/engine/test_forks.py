@@ -43,6 +43,23 @@ def test_a_join_counts_what_ended_before_its_fork_whatever_the_fork_reads(read: 
     assert (world.status(workflow), world.row(workflow, "j").status) == ("COMPLETED", TaskStatus.COMPLETED)
 
 
+@pytest.mark.parametrize("kind", ["SWITCH", "DECISION"])
+def test_a_join_on_a_switch_before_its_fork_and_on_a_task_of_its_case_ends(kind: str) -> None:
+    """All in one decision: the switch's word of what it did not choose was taken for its own end, which the
+    join had missed, and it waited for ever."""
+    chosen = {"a": [task("NOOP", "in_a")], "b": [task("NOOP", "in_b")]}
+    how = (
+        {"caseValueParam": "key"}
+        if kind == "DECISION"
+        else {"evaluatorType": "value-param", "expression": "key"}
+    )
+    switch = {**task(kind, "k", {"key": "a"}), "decisionCases": chosen, **how}
+    for listed in (["k", "in_a"], ["k", "in_b"], ["k", "in_a", "in_b", "now"]):
+        world = World(flow(switch, fork("f", [task("NOOP", "now")], [simple("late")]), join("j", *listed)))
+        workflow = world.start("flow")
+        assert world.row(workflow, "j").status is TaskStatus.COMPLETED
+
+
 def test_the_defaults_of_a_forked_task_are_resolved() -> None:
     """They are the task definition's, not data of the fork: `${}` in them means what it says."""
     inputs = {"forkTaskName": "t", "forkTaskInputs": [{"x": None}, {"x": "${workflow.input.n}"}]}

@@ -283,6 +283,10 @@ def _try(draw: Draw, shape: Shape, depth: int) -> Node:
         shape.seen = [*seen, name]
     last = _chain(draw, shape, depth) if not cases or draw(st.booleans()) else []
     shape.seen = [*seen, name]
+    if shape.failing and draw(st.integers(0, 3)) == 3:
+        clock = draw(st.sampled_from(("timeoutSeconds", "totalTimeoutSeconds")))
+        obeyed = draw(st.sampled_from(("TIME_OUT_WF", "RETRY", "ALERT_ONLY")))
+        shape.policies[name] = {"name": name, clock: draw(st.sampled_from((5, 30))), "timeoutPolicy": obeyed}
     made: Node = {"name": name, "taskReferenceName": name, "type": "TRY", "tryTasks": body}
     return {**made, "catchCases": cases, "finallyTasks": last, "inputParameters": {}, **_flags(draw)}
 

@@ -77,6 +77,8 @@ class Task:
     """By which a TRY catches its failure, where its status does not say it."""
     failed_by: Failed | None = None
     """Of a TRY: what goes on outward."""
+    body: Part | None = None
+    """Of a TRY whose tasks run: they alone are bounded by its clocks."""
 
     @property
     def reference(self) -> str:
@@ -586,6 +588,8 @@ class Run:
 
     def _clocks(self, task: Task) -> list[tuple[int, str]]:
         """(when, which), in the order in which they are checked."""
+        if task.type == "TRY" and task.body is None:
+            return []
         policy, found = self.policy(task), []
         obeyed = policy.get("timeoutPolicy", "TIME_OUT_WF") != "ALERT_ONLY"
         worker = self.queued(task)
@@ -618,11 +622,19 @@ class Run:
             return
         if due[0] == "wait":
             task.status, task.output = "COMPLETED", {}
+        elif task.body is not None:
+            text = self._timed_out(task, due[0])
+            self._catch(task.body, Failed("TIMED_OUT", text, task))
         else:
             self._time_out_task(task, due[0])
         self.pump()
 
     def _time_out_task(self, task: Task, which: str) -> None:
+        task.status, task.reason = "TIMED_OUT", self._timed_out(task, which)
+        if which != "response" and self.policy(task).get("timeoutPolicy", "TIME_OUT_WF") == "TIME_OUT_WF":
+            task.fatal = task.reason  # B15: optional and permissive hold for time-outs too
+
+    def _timed_out(self, task: Task, which: str) -> str:
         policy = self.policy(task)
         obeyed = policy.get("timeoutPolicy", "TIME_OUT_WF")
         texts = {
@@ -648,9 +660,7 @@ class Run:
             ),
         }
         text, key = texts[which]
-        task.status, task.reason = "TIMED_OUT", text.format(policy.get(key, 3600))
-        if which != "response" and obeyed == "TIME_OUT_WF":
-            task.fatal = task.reason  # B15: optional and permissive hold for time-outs too
+        return text.format(policy.get(key, 3600))
 
     # --- operators ---------------------------------------------------------------------------------------
 
@@ -995,10 +1005,13 @@ class Run:
 
     def _try(self, node: Node, path: Path, scope: Scope) -> Chain:
         task = self.create(node, path, "IN_PROGRESS")
-        task.input = self.inputs(node, task.id)
-        failure = yield from self._in_part(task, node["tryTasks"])
+        task.input, task.started_ms = self.inputs(node, task.id), self.world.now_ms
+        failure = yield from self._in_part(task, node["tryTasks"], body=True)
         if failure is not None:
             task.output = {"caught": False, "error": error_of(failure.task)}
+            if failure.task is task:
+                late = {"name": "TIMEOUT", "status": "TIMED_OUT", "reason": failure.reason, "output": {}}
+                task.output["error"] |= late
             case = catching(node, task.output["error"])
             if case is not None:
                 task.output["caught"] = True
@@ -1017,13 +1030,17 @@ class Run:
             task.error_name = task.output["error"]["name"]
         yield from self.executed(task)
 
-    def _in_part(self, guard: Task, nodes: list[Node]) -> Generator[Condition | None, None, Failed | None]:
+    def _in_part(
+        self, guard: Task, nodes: list[Node], *, body: bool = False
+    ) -> Generator[Condition | None, None, Failed | None]:
         """Run tasks of a TRY; their failure, if they fail."""
         if not nodes:
             return None
         part = Part(guard)
+        guard.body = part if body else None
         self.spawn(self.chain(nodes, guard.path, part), part, part)
         yield part.is_over
+        guard.body = None
         return part.failure or self._passed_by(part)
 
     def _sub_workflow(self, node: Node, path: Path, scope: Scope) -> Chain:

@@ -123,7 +123,10 @@ def _put_back(turn: Turn, event: Result, row: TaskRow, node: Node) -> None:
     policy = turn.policy_of(row, node)
     turn.note_freed(row, policy)
     if policy.row_clock:
-        turn.deadlines[row.seq] = judge(turn, row, policy, waiting_ms=due_ms).next_ms
+        verdict = judge(turn, row, policy, waiting_ms=due_ms)
+        # One that has run out already, and that nobody was told of yet, is looked at right away.
+        over = verdict.reason is not None or verdict.alerts
+        turn.deadlines[row.seq] = turn.now_ms if over else verdict.next_ms
 
 
 def _script_result(turn: Turn, event: Result, row: TaskRow, node: Node) -> Outcome:

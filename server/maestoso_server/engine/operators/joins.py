@@ -62,8 +62,10 @@ def counters(
     turn: Turn, join: Node, waited: list[str], path: Path, inside: frozenset[str] | None
 ) -> dict[str, Any]:
     """Count what a join waits for. References `inside` (None: all) can only have rows of this
-    decision. A row whose settling is still to come will be counted then."""
-    pending = {step[1] for step in turn.pending() if step[0] in (SETTLE, NOTIFY, UNREACHED)}
+    decision. A row whose settling is still to come will be counted then, and a task that a switch never
+    gets to when the switch says so."""
+    unsettled = {step[1] for step in turn.pending() if step[0] in (SETTLE, NOTIFY)}
+    pending = unsettled | {step[1] for step in turn.pending() if step[0] == UNREACHED}
     waiting = failed_permissive = failed_optional = 0
     for reference in waited:
         ours = inside is None or reference in inside
@@ -72,7 +74,7 @@ def counters(
             node = turn.plan.nodes.get(reference)
             if node is None or not _is_unreached(turn, join, node, path, ours, pending):
                 waiting += 1
-        elif row.status < _COMPLETED or row.seq in pending or is_ahead(row):
+        elif row.status < _COMPLETED or row.seq in unsettled or is_ahead(row):
             waiting += 1
         elif row.status == TaskStatus.COMPLETED_WITH_ERRORS:
             failed_optional += 1
