@@ -253,6 +253,7 @@ class Run:
         self.part: Part | None = None
         """Of the chain that goes on now."""
         self.parts: dict[Chain, Part | None] = {}
+        self.telling = False
         self.begun_ms = world.now_ms
         self.last: Task | None = None
         self.terminated_by: Task | None = None
@@ -514,14 +515,20 @@ class Run:
         """3.2.3: what a final outcome means for the workflow. Joins hear of it before the flow goes on."""
         task.final = True
         if not task.unsuccessful or task.permissive:
-            self._runnable()
+            self._tell_joins()
         elif task.optional:
             task.status = "COMPLETED_WITH_ERRORS"
-            self._runnable()
+            self._tell_joins()
         else:
             status = WORKFLOW_STATUS_AFTER.get(task.status, "FAILED")
             usual = f"Task {task.id} failed with status: {status} and reason: '{task.reason}'"
             raise task.failed_by or Failed(status, task.fatal or usual, task)
+
+    def _tell_joins(self) -> None:
+        """Of this task. That others never come because of it, they hear when the flow has gone on."""
+        self.telling = True
+        self._runnable()
+        self.telling = False
 
     def _next_attempt(self, task: Task) -> Task | None:
         policy = self.policy(task)
@@ -862,7 +869,7 @@ class Run:
             if node not in (outer for outer, _ in mine) and node["type"] in ("SWITCH", "DECISION"):
                 switch = self.newest(node["taskReferenceName"], join.path)
                 if switch is not None and switch.final:
-                    return switch.chosen is not case and self._case_is_over(switch)
+                    return not self.telling and switch.chosen is not case and self._case_is_over(switch)
         return False
 
     def _case_is_over(self, switch: Task) -> bool:

@@ -290,3 +290,55 @@ def test_a_definition_that_only_one_of_them_has_is_found(change: dict[str, Any],
         pair.compare()
         pair.compare_all()
     assert where in str(found.value)
+
+
+GUARDED = {
+    "name": "flow",
+    "version": 1,
+    "schemaVersion": 2,
+    "tasks": [
+        {
+            "name": "g",
+            "taskReferenceName": "g",
+            "type": "TRY",
+            "tryTasks": [{"name": "a", "taskReferenceName": "a", "type": "SIMPLE", "retryCount": 0}],
+            "catchCases": [
+                {
+                    "statuses": ["FAILED"],
+                    "tasks": [{"name": "c", "taskReferenceName": "c", "type": "SIMPLE"}],
+                },
+                {"tasks": []},
+            ],
+            "finallyTasks": [{"name": "f", "taskReferenceName": "f", "type": "SIMPLE"}],
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("outcome", [DONE, ("FAILED", {}, "no luck"), FAILED])
+def test_the_same_failure_takes_the_same_way_through_a_try(outcome: tuple[Any, ...]) -> None:
+    pair = Pair(GUARDED, [], {}, INPUT)
+    _told(pair, "a", outcome, outcome)
+    while pair.model.open():
+        _told(pair, pair.model.open()[0].reference, DONE, DONE)
+    pair.compare_all()
+
+
+@pytest.mark.parametrize(
+    ("mine", "false", "where"),
+    [
+        (FAILED, ("FAILED", {}, "no luck"), "root/c#0"),
+        (FAILED, DONE, "root/a#0"),
+        (FAILED, (*FAILED[:2], "bad luck"), "root/g#0 output"),
+    ],
+)
+def test_a_falsified_failure_inside_a_try_is_found(
+    mine: tuple[Any, ...], false: tuple[Any, ...], where: str
+) -> None:
+    pair = Pair(GUARDED, [], {}, INPUT)
+    _told(pair, "a", mine, false)
+    with pytest.raises(AssertionError, match="engine and interpreter differ") as found:
+        pair.compare()
+        _told(pair, "f", DONE, DONE)
+        pair.compare_all()
+    assert where in str(found.value)
