@@ -60,6 +60,16 @@ def test_a_join_on_a_switch_before_its_fork_and_on_a_task_of_its_case_ends(kind:
         assert world.row(workflow, "j").status is TaskStatus.COMPLETED
 
 
+def test_two_joins_that_one_task_ends_go_on_in_their_order() -> None:
+    """The inner one was made first; what follows the outer one is the last, and the workflow's output."""
+    inside = [fork("g", [simple("a")], [simple("b")]), join("k", "a", "b"), task("NOOP", "inner")]
+    world = World(flow(fork("f", [simple("c")], inside), join("j", "c", "b"), task("NOOP", "outer")))
+    workflow = world.start("flow")
+    for reference in ("a", "c", "b"):
+        world.result(workflow, reference)
+    assert [row.reference for row in world.rows(workflow)][-2:] == ["inner", "outer"]
+
+
 def test_the_defaults_of_a_forked_task_are_resolved() -> None:
     """They are the task definition's, not data of the fork: `${}` in them means what it says."""
     inputs = {"forkTaskName": "t", "forkTaskInputs": [{"x": None}, {"x": "${workflow.input.n}"}]}

@@ -22,6 +22,17 @@ def test_a_loop_gives_the_reasons_of_its_own_body_only() -> None:
     assert (world.row(workflow, "inner__1").reason, world.row(workflow, "outer").reason) == ("no luck",) * 2
 
 
+def test_a_permissive_failure_of_a_turn_that_is_not_kept_fails_nothing() -> None:
+    """Its row is gone, and the workflow ended as FAILED without a reason."""
+    inner = {**loop("inner", [simple("a", permissive=True)], 1), "optional": True}
+    world = World(flow(loop("outer", [inner], 2, inputParameters={"keepLastN": 1})))
+    workflow = world.start("flow")
+    world.result(workflow, "a__1__1", status=TaskStatus.FAILED, reason="no luck")
+    assert world.header(workflow).permissive_failed == 1
+    world.result(workflow, "a__2__1")
+    assert (world.header(workflow).permissive_failed, world.status(workflow)) == (0, "COMPLETED")
+
+
 def test_the_iteration_of_a_loop_is_its_counter() -> None:
     """While it runs and afterwards; that of a task in it is the turn it belongs to."""
     body = [simple("a", {"loop": "${l.iteration}"})]

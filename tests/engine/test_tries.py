@@ -276,6 +276,19 @@ def test_permissive_failures_are_the_bodys_failure_at_its_end(world: Any) -> Non
     assert w.status(w_id) == "COMPLETED"
 
 
+def test_of_permissive_failures_in_a_body_the_first_record_counts(world: Any) -> None:
+    """Not the first that failed."""
+    body = [
+        fork("f", [simple("a", permissive=True)], [simple("b", permissive=True)]),
+        join("j", permissive=True),
+    ]
+    w = world(flow(guarded("guard", body, catch(simple("h")))))
+    w_id = w.start("flow")
+    w.result(w_id, "b", status=FAILED, reason="second")
+    w.result(w_id, "a", status=FAILED, reason="first")
+    assert w.row(w_id, "guard").output.value["error"]["reference"] == "a"
+
+
 def test_permissive_failures_that_no_case_takes_end_the_workflow(world: Any) -> None:
     body = [simple("a", permissive=True), simple("b")]
     w = world(flow(guarded("guard", body, last=[simple("f")])))

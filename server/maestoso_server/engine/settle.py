@@ -155,7 +155,7 @@ def act(turn: Turn, _step: Step, found: _Settling | None) -> None:
         return
     if not _successful(row):
         _tolerate(turn, found)
-    for joining in found.joins:
+    for joining in sorted(found.joins, key=lambda join: join.seq):
         count(turn, joining, row)
     if node.guards:
         turn.later((UNREACHED, row.seq))

@@ -15,7 +15,7 @@ from ..guards import over
 from ..needs import ScriptAnswer
 from ..nodes import Node
 from ..outputs import loop_output, rows_inside
-from ..rows import add_row
+from ..rows import PASSED_BY, add_row
 from ..state import Path, TaskRow, TaskStatus
 from ..steps import BIRTH, TURN
 from ..turn import Step, Turn
@@ -197,7 +197,7 @@ def act_turn(turn: Turn, _step: Step, found: _Verdict | None) -> None:
         wait_for_script(turn, row, *found.what)
         return
     for old in found.old:
-        turn.delete(old)
+        _forget(turn, old)
     if found.failed is not None:
         name(turn, finish(turn, node, row, TaskStatus.FAILED, found.output, found.failed), found.name)
     elif found.error is not None:
@@ -206,6 +206,15 @@ def act_turn(turn: Turn, _step: Step, found: _Verdict | None) -> None:
         _next(turn, found)
     else:
         finish(turn, node, row, TaskStatus.COMPLETED, _counted(found))
+
+
+def _forget(turn: Turn, row: TaskRow) -> None:
+    """A row of a turn that is not kept. A permissive failure that goes with it fails nothing any more."""
+    node = turn.node_of(row)
+    passed = (row.state or {}).get("passed") == PASSED_BY and row.status >= TaskStatus.FAILED
+    if passed and node is not None and node.guard is None and turn.header.permissive_failed:
+        turn.header.permissive_failed -= 1
+    turn.delete(row)
 
 
 def _counted(found: _Verdict) -> Json | None:

@@ -243,7 +243,7 @@ def prepare_part(turn: Turn, step: Step) -> tuple[Node, TaskRow, list[TaskRow]] 
     if row is None or row.status >= _COMPLETED or state.get("part") != step[2] or state.get("live", 0) > 0:
         return None
     node = turn.node_of(row)
-    passed = [turn.row(seq) for seq in state.get("permissive", ())]
+    passed = [turn.row(seq) for seq in sorted(state.get("permissive", ()))]
     return None if node is None else (node, row, [other for other in passed if other is not None])
 
 
