@@ -303,10 +303,13 @@ class Run:
             self.part = before
 
     def _catch(self, part: Part, failure: Failed) -> None:
-        """The part is over: what is open in it is cancelled, and none of its chains goes on."""
+        """The part is over: what is open in it is cancelled, and none of its chains goes on. What the TRY
+        does then comes before all else."""
         part.failure = failure
         self.queue = deque(chain for chain in self.queue if not part.holds(self.parts[chain]))
-        self.blocked = [(when, chain) for when, chain in self.blocked if not part.holds(self.parts[chain])]
+        waiting = [(when, chain) for when, chain in self.blocked if not part.holds(self.parts[chain])]
+        self.blocked = [(when, chain) for when, chain in waiting if when != part.is_over]
+        self.queue.extendleft(chain for when, chain in waiting if when == part.is_over)
         for task in self.tasks:
             if not task.ended and part.holds(task.part):
                 task.status = "CANCELED"
