@@ -96,7 +96,7 @@ class Task:
     @property
     def stored_output(self) -> dict[str, Any]:
         """DESIGN 4: what a loop gathers is put together once, when it ends by itself."""
-        if self.type != "DO_WHILE" or self.final:
+        if self.type != "DO_WHILE" or (self.ended and self.status != "CANCELED"):
             return self.output
         return {key: value for key, value in self.output.items() if key in LOOP_COUNTERS}
 
